@@ -1,0 +1,1 @@
+"""What the numbers say: reads sweep folders, never imports torch or Ray."""

@@ -1,0 +1,1 @@
+"""What a sweep searches: plain data, no Ray, no torch."""
