@@ -1,0 +1,44 @@
+# `make sweep` and `make test` do all the set-up; a second call installs nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+export RAY_USAGE_STATS_ENABLED ?= 0
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+
+.PHONY: sweep test test-slow check format types install clean
+
+sweep: install  ## the demo: synthetic horses, CPU, minutes
+	$(BIN)/python run_sweep.py
+
+test: install  ## the default tests, under 10 minutes on 2 cores
+	$(BIN)/python -m pytest
+
+test-slow: install  ## the long ones: real kills of real sweeps, Ray Train groups
+	$(BIN)/python -m pytest -m slow
+
+check: install types  ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+# `datasets` has no __init__.py and mypy cannot follow the package map, so it looks at the checkout through a link.
+types: install
+	@link=$$(mktemp -d) && ln -s "$(CURDIR)" $$link/posesweep && cd $$link && \
+	MYPYPATH=$$link "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" --cache-dir "$(CURDIR)/.mypy_cache" \
+	  --namespace-packages --explicit-package-bases \
+	  posesweep/posesweep posesweep/search_spaces posesweep/datasets posesweep/trainables posesweep/analysis; \
+	status=$$?; rm -r $$link; exit $$status
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PoseSweep needs Python 3.11 or newer; say make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,export,dashboard]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,88 @@
+"""What a sweep found, in three plain statements: who won, what that gains, how sure it is."""
+
+from posesweep.analysis.ranked import Interval, Ranked, RankedTrial
+from posesweep.analysis.results import SweepResults
+
+
+def decision(results: SweepResults, ranked: Ranked) -> tuple[str, str, str]:
+    """(the winner, the gain over the baseline, how sure)."""
+    winner = ranked.winner
+    if winner is None:
+        return _nothing(results), "So there is nothing to compare with the baseline.", "Nothing can be said yet."
+    return _winner(winner, ranked, results), _gain(winner, ranked), _how_sure(winner, ranked, results)
+
+
+def listed(items: list[str], most: int = 6) -> str:
+    """'a', 'a and b', 'a, b and c', 'a, b, c and 4 more'."""
+    if len(items) > most:
+        items = [*items[: most - 1], f"{len(items) - most + 1} more"]
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def _nothing(results: SweepResults) -> str:
+    if results.trials.empty:
+        return "No trial has been started yet, so there is no winner."
+    return "No trial has a score yet, so there is no winner."
+
+
+def _winner(winner: RankedTrial, ranked: Ranked, results: SweepResults) -> str:
+    if winner.ap is None:
+        return f"Trial {winner.trial} did best: {results.metric} {_number(winner.value)}; an interval is not known."
+    first = f"Trial {winner.trial} did best: AP {winner.ap.value:.3f} (95 % interval {_range(winner.ap)})."
+    if ranked.ranked_count == 1:
+        return f"{first} It is the only trial in the ranking."
+    if not ranked.tied:
+        return f"{first} No other trial comes close enough to be called a tie."
+    others = [str(row.trial) for row in ranked.tied]
+    word = "trial" if len(others) == 1 else "trials"
+    return f"{first} It cannot be told apart from {word} {listed(others)}: on these data they are tied."
+
+
+def _gain(winner: RankedTrial, ranked: Ranked) -> str:
+    baseline = ranked.baseline
+    if winner.role == "baseline":
+        return "The baseline itself did best: the search found nothing better than the settings it began with."
+    if baseline is None or winner.gain is None:
+        return "There is no baseline with a score, so what the search gained is not known."
+    gain = winner.gain
+    of = f"the baseline (trial {baseline.trial}" + (f", AP {baseline.ap.value:.3f})" if baseline.ap else ")")
+    size = f"{gain.value:+.3f} AP over {of}, 95 % interval {_range(gain, sign=True)}"
+    if gain.low > 0:
+        return f"The gain is real: {size}."
+    return f"The gain may be chance: {size}, which includes zero."
+
+
+def _how_sure(winner: RankedTrial, ranked: Ranked, results: SweepResults) -> str:
+    parts = []
+    if winner.p_best is not None and ranked.ranked_count > 1:
+        parts.append(f"The chance that trial {winner.trial} is truly the best of the {ranked.ranked_count} ranked is "
+                     f"{_percent(winner.p_best)}.")  # fmt: skip
+    count = len(results.split.get("val") or ())
+    if count:
+        parts.append(_resolution(count, winner))
+    if ranked.ranked_count > 1:
+        parts.append("Picking the best of several flatters it a little; one seed each was trained.")
+    if note := (results.split.get("skeleton") or {}).get("sigmas_note"):
+        parts.append(f"{str(note)[:1].upper()}{str(note)[1:].rstrip('.')}.")
+    return " ".join(parts) or "The size of the validation set is not known, so neither is how sure this is."
+
+
+def _resolution(count: int, winner: RankedTrial) -> str:
+    said = f"The validation set holds {count} objects"
+    if winner.gain is None or winner.role == "baseline":
+        return f"{said}."
+    half = (winner.gain.high - winner.gain.low) / 2
+    return f"{said}, so a difference below about {half:.3f} AP cannot be seen on it."
+
+
+def _range(interval: Interval, sign: bool = False) -> str:
+    plus = "+" if sign else ""
+    return f"{interval.low:{plus}.3f} to {interval.high:{plus}.3f}"
+
+
+def _number(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.3f}"
+
+
+def _percent(share: float) -> str:
+    return "below 1 %" if share < 0.01 else "above 99 %" if share > 0.99 else f"{100 * share:.0f} %"

@@ -1,0 +1,92 @@
+"""Score against each searched parameter, one at a time ("slices"): where the good values lie."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from posesweep.analysis.drawing import BASELINE, OTHER, WINNER
+from posesweep.analysis.results import PARAMS, SweepResults
+
+
+@dataclass(frozen=True)
+class Slice:
+    """n trials in which the parameter was active and which have a score. `places` are the values themselves, or the
+    positions in `categories` when the parameter is not a number."""
+
+    name: str
+    log: bool
+    categories: tuple[str, ...]  # () for a number
+    trials: Int[np.ndarray, "n"]
+    places: Float[np.ndarray, "n"]
+    scores: Float[np.ndarray, "n"]
+    full: Bool[np.ndarray, "n"]  # trained to the end; the others' scores come from fewer epochs
+
+
+def slices(results: SweepResults) -> tuple[Slice, ...]:
+    """One slice per searched parameter that took more than one value."""
+    stated = results.sweep.get("parameters") or {}
+    found = [_slice(results.trials, name, stated.get(name) or {}) for name in results.params]
+    return tuple(s for s in found if len(np.unique(s.places)) > 1)
+
+
+def _slice(trials: pd.DataFrame, name: str, stated: Mapping[str, Any]) -> Slice:
+    rows = trials.dropna(subset=[PARAMS + name, "value"])
+    values = rows[PARAMS + name]
+    numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and "values" not in stated
+    categories: tuple[str, ...] = ()
+    if numeric:
+        places = values.to_numpy(float)
+    else:
+        texts = values.map(str)
+        known = [str(value) for value in stated.get("values") or ()]
+        categories = tuple(dict.fromkeys([*known, *sorted(texts)]))
+        places = texts.map(categories.index).to_numpy(float)
+    return Slice(
+        name=name,
+        log=numeric and bool(stated.get("log")) and bool((places > 0).all()),
+        categories=categories,
+        trials=rows["trial"].to_numpy(),
+        places=places,
+        scores=rows["value"].to_numpy(float),
+        full=(rows["state"] == "finished").to_numpy(),
+    )
+
+
+def draw_slice(numbers: Slice, ax: Axes, winner: int | None = None, baseline: int | None = None) -> None:
+    """Filled: trained to the end. Hollow: stopped early, so lower than it might have become."""
+    places = numbers.places + _spread(numbers)
+    for full in (False, True):
+        rows = numbers.full == full
+        face = OTHER if full else "none"
+        ax.scatter(places[rows], numbers.scores[rows], 26, facecolors=face, edgecolors=OTHER, linewidths=1.2, alpha=0.85)
+    for trial, colour in ((baseline, BASELINE), (winner, WINNER)):
+        rows = numbers.trials == trial
+        ax.scatter(places[rows], numbers.scores[rows], 58, color=colour, zorder=3)
+    ax.set_title(numbers.name)
+    if numbers.log:
+        _log_axis(ax, numbers.places)
+    if numbers.categories:
+        ax.set_xticks(range(len(numbers.categories)), numbers.categories)
+        ax.set_xlim(-0.5, len(numbers.categories) - 0.5)
+
+
+def _spread(numbers: Slice) -> Float[np.ndarray, "n"]:
+    """Categories would lie on one line: move trials sideways a little, always the same way."""
+    if not numbers.categories:
+        return np.zeros(len(numbers.places))
+    return 0.3 * (np.modf(numbers.trials * 0.618034)[0] - 0.5)
+
+
+def _log_axis(ax: Axes, places: Float[np.ndarray, "n"]) -> None:
+    """Ticks as plain text (0.001), between the powers of ten as well when there are few of those."""
+    ax.set_xscale("log")
+    narrow = places.max() / places.min() < 100
+    ax.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if narrow else (1,), numticks=6))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,342 @@
+"""A sweep folder -> tidy tables. Reads files only, so it works while a sweep runs, after a crash and on a copy."""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import yaml
+from jaxtyping import Float, Int, UInt8
+
+from posesweep.datasets.skeleton import Skeleton
+from posesweep.errors import SweepError, did_you_mean
+from posesweep.files import read_json_lines, replacing
+
+PARAMS = "params/"  # columns of searched values carry this prefix: a search may well be over `epochs` or `seed`
+STATES = ("finished", "pruned", "diverged", "failed", "running", "unknown")
+CURVE_COLUMNS = ("trial", "epoch", "value", "loss", "lr")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the best epoch of one trial predicted on D validation objects. Points are image pixels, xy."""
+
+    ids: Int[np.ndarray, "D"]  # annotation ids
+    image_ids: Int[np.ndarray, "D"]
+    boxes: Float[np.ndarray, "D 4"]  # x, y, width, height
+    areas: Float[np.ndarray, "D"]  # pixels^2, the s^2 of OKS
+    keypoints: Float[np.ndarray, "D K 2"]
+    true_keypoints: Float[np.ndarray, "D K 2"]
+    visibility: UInt8[np.ndarray, "D K"]  # 0 not labelled, 1 hidden, 2 visible
+    oks: Float[np.ndarray, "D"]  # nan where nothing is labelled
+    error_px: Float[np.ndarray, "D K"]  # nan where not labelled
+    arrays: Mapping[str, np.ndarray]  # everything in the file, for ranking
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """Raises KeyError for a missing array."""
+        return cls(
+            ids=arrays["id"],
+            image_ids=arrays["image_id"],
+            boxes=arrays["box"],
+            areas=arrays["area"],
+            keypoints=arrays["keypoints"],
+            true_keypoints=arrays["true_keypoints"],
+            visibility=arrays["visibility"],
+            oks=arrays["oks"],
+            error_px=arrays["error_px"],
+            arrays=arrays,
+        )
+
+
+@dataclass(frozen=True)
+class SweepResults:
+    """One sweep as found on disk. `notes` says in sentences what is missing or looks wrong.
+
+    `trials`: one row per trial, index 0..n-1: trial, role, state, reason, params/<name>..., the metrics of the best
+    epoch (AP, AP50, ...), value (the sweep's own metric there), best_epoch, epochs, wall_s, train_s, val_s, parameters
+    (the network's size), has_evidence. `curves`: one row per trial and epoch: trial, epoch, value, loss, lr.
+    """
+
+    folder: Path
+    trials: pd.DataFrame
+    curves: pd.DataFrame
+    sweep: dict[str, Any]  # sweep.yaml; {} when it cannot be read
+    split: dict[str, Any]  # split.json; {} when it cannot be read
+    statuses: dict[int, dict[str, Any]]  # status.json by trial
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return str(self.sweep.get("name") or self.folder.name)
+
+    @property
+    def metric(self) -> str:
+        return _metric(self.sweep)[0]
+
+    @property
+    def maximize(self) -> bool:
+        return _metric(self.sweep)[1]
+
+    @property
+    def params(self) -> tuple[str, ...]:
+        """Names of the searched parameters, in the sweep file's order."""
+        return tuple(column.removeprefix(PARAMS) for column in self.trials.columns if column.startswith(PARAMS))
+
+    def params_of(self, trial: int) -> dict[str, Any]:
+        """The searched values of a trial; those not active in it are left out."""
+        return dict(self.statuses.get(trial, {}).get("params") or {})
+
+    @property
+    def baseline(self) -> int | None:
+        """The trial with the role "baseline"."""
+        rows = self.trials.loc[self.trials["role"] == "baseline", "trial"]
+        return int(rows.iloc[0]) if len(rows) else None
+
+    @cached_property
+    def skeleton(self) -> Skeleton | None:
+        """The skeleton frozen with the split."""
+        record = self.split.get("skeleton")
+        return _skeleton(record) if isinstance(record, dict) else None
+
+    def evidence(self, trial: int) -> Evidence | None:
+        """Predictions of the trial's best epoch, read now; None where there are none (yet). Raises SweepError."""
+        path = trial_folder(self.folder, trial) / "evidence.npz"
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return Evidence.from_arrays({name: stored[name] for name in stored.files})
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise SweepError(f"{path}: cannot be read ({error}); copy it again or delete it to leave it out") from error
+
+    def settings(self, trial: int) -> dict[str, Any]:
+        """The trial's full config.yaml; {} where there is none."""
+        value, _ = _read(trial_folder(self.folder, trial) / "config.yaml", yaml.safe_load)
+        return value
+
+
+def trial_folder(folder: Path, trial: int) -> Path:
+    """Where the sweep in `folder` keeps one trial."""
+    return folder / "trials" / f"{trial:04d}"
+
+
+def read_sweep_folder(folder: Path) -> SweepResults:
+    """Read what is there; whatever is missing, torn or odd becomes a note. Raises SweepError for a foreign folder."""
+    folder = Path(folder)
+    _check_is_sweep(folder)
+    sweep, problem = _read(folder / "sweep.yaml", yaml.safe_load)
+    notes = [problem]
+    split, problem = _read(folder / "split.json", json.loads)
+    notes.append(problem)
+    metric, maximize = _metric(sweep)
+    found = [_read_trial(path, metric, maximize) for path in _trial_folders(folder)]
+    notes += [note for trial in found for note in trial.notes]
+    trials = _trial_table(found, sweep)
+    return SweepResults(
+        folder=folder,
+        trials=trials,
+        curves=_curve_table(found),
+        sweep=sweep,
+        split=split,
+        statuses={trial.number: trial.status for trial in found},
+        notes=tuple(note for note in [*notes, *_state_notes(trials)] if note),
+    )
+
+
+def write_results_csv(results: SweepResults, path: Path) -> None:
+    """The trials table as CSV, whole or not at all."""
+    with replacing(path) as temporary:
+        results.trials.to_csv(temporary, index=False)
+
+
+# --- the folder ------------------------------------------------------------------------------------------------------
+
+
+def _check_is_sweep(folder: Path) -> None:
+    if _looks_like_sweep(folder):
+        return
+    if not folder.is_dir():
+        siblings = [path.name for path in _sweeps_in(folder.parent)]
+        hint = did_you_mean(folder.name, siblings) if siblings else "; give the folder of a sweep, like runs/demo"
+        raise SweepError(f"{folder}: there is no such folder{hint}")
+    inside = [str(path) for path in _sweeps_in(folder)]
+    hint = f"give one of the sweeps in it: {', '.join(inside)}" if inside else "give the folder of a sweep: runs/demo"
+    raise SweepError(f"{folder}: not a sweep folder, it has neither sweep.yaml nor trials/; {hint}")
+
+
+def _looks_like_sweep(folder: Path) -> bool:
+    return (folder / "sweep.yaml").is_file() or (folder / "trials").is_dir()
+
+
+def _sweeps_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if _looks_like_sweep(path)) if folder.is_dir() else []
+
+
+def _trial_folders(folder: Path) -> list[Path]:
+    trials = folder / "trials"
+    found = [path for path in trials.iterdir() if path.is_dir() and path.name.isdecimal()] if trials.is_dir() else []
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def _read(path: Path, parse: Any) -> tuple[dict[str, Any], str]:
+    """(content, "") or ({}, what is wrong in a sentence)."""
+    where = "/".join(path.parts[-3:]) if path.parent.parent.name == "trials" else path.name
+    if not path.is_file():
+        return {}, f"{where} is missing."
+    try:
+        value = parse(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError):  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        return {}, f"{where} cannot be read; it may be only partly copied."
+    return (value, "") if isinstance(value, dict) else ({}, f"{where} is not what a sweep writes.")
+
+
+def _metric(sweep: Mapping[str, Any]) -> tuple[str, bool]:
+    """(name, larger is better)."""
+    metric = sweep.get("metric")
+    if not isinstance(metric, dict):
+        metric = {"name": metric or "val/AP"}
+    return str(metric.get("name", "val/AP")), metric.get("goal", "maximize") != "minimize"
+
+
+def _skeleton(record: Mapping[str, Any]) -> Skeleton:
+    def pairs(key: str) -> tuple[tuple[str, str], ...]:
+        return tuple((str(a), str(b)) for a, b in record.get(key, ()))
+
+    return Skeleton(
+        name=str(record.get("name", "")),
+        keypoints=tuple(map(str, record["keypoints"])),
+        flip_pairs=pairs("flip_pairs"),
+        edges=pairs("edges"),
+        sigmas=np.asarray(record["sigmas"], dtype=np.float64),
+        sigmas_note=str(record.get("sigmas_note", "")),
+    )
+
+
+# --- one trial -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Trial:
+    number: int
+    status: dict[str, Any]
+    epochs: pd.DataFrame  # metrics.jsonl, one row per epoch
+    metric: str
+    maximize: bool
+    has_evidence: bool
+    notes: tuple[str, ...]
+
+
+def _read_trial(path: Path, metric: str, maximize: bool) -> _Trial:
+    status, problem = _read(path / "status.json", json.loads)
+    notes = [problem]
+    try:
+        rows = read_json_lines(path / "metrics.jsonl", lambda row: isinstance(row, dict) and "epoch" in row)
+    except ValueError:
+        rows = []
+        notes.append(f"trials/{path.name}/metrics.jsonl is damaged; its learning curve is left out.")
+    evidence = path / "evidence.npz"
+    whole = evidence.is_file() and zipfile.is_zipfile(evidence)
+    if evidence.is_file() and not whole:
+        notes.append(f"trials/{path.name}/evidence.npz is only partly there; its predictions are left out.")
+    return _Trial(int(path.name), status, _last_attempts(rows), metric, maximize, whole, tuple(filter(None, notes)))
+
+
+def _last_attempts(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row per epoch: an epoch repeated after a restart counts once, as its last attempt wrote it."""
+    table = pd.DataFrame(rows)
+    if table.empty:
+        return pd.DataFrame(columns=["epoch"])
+    order = [column for column in ("epoch", "attempt") if column in table]
+    return table.sort_values(order, kind="stable").drop_duplicates("epoch", keep="last").reset_index(drop=True)
+
+
+def _best_row(trial: _Trial) -> dict[str, Any]:
+    """The metrics of the best epoch: status.json's, or the best so far when it does not say."""
+    if trial.metric not in trial.epochs:
+        return {}
+    values = pd.to_numeric(trial.epochs[trial.metric], errors="coerce").dropna()
+    if values.empty:
+        return {}
+    said = trial.epochs.index[trial.epochs["epoch"] == trial.status.get("best_epoch")]
+    best = said[0] if len(said) else (values.idxmax() if trial.maximize else values.idxmin())
+    return trial.epochs.loc[best].dropna().to_dict()
+
+
+def _state(status: Mapping[str, Any]) -> tuple[str, str]:
+    if not status:
+        return "unknown", "no readable status.json: not started, or only partly copied"
+    state = str(status.get("state", "unknown"))
+    return (state if state in STATES else "unknown"), str(status.get("reason") or "")
+
+
+def _trial_row(trial: _Trial) -> dict[str, Any]:
+    status, best = trial.status, _best_row(trial)
+    state, reason = _state(status)
+    cost = status.get("cost") or {}
+    written = int(trial.epochs["epoch"].max()) if len(trial.epochs) else 0
+    row = {"trial": trial.number, "role": str(status.get("role") or "search"), "state": state, "reason": reason}
+    row |= {PARAMS + name: value for name, value in (status.get("params") or {}).items()}
+    row |= {"value": best.get(trial.metric, status.get("best"))}
+    row |= {name.removeprefix("val/"): value for name, value in best.items() if name.startswith("val/")}
+    row |= {"best_epoch": best.get("epoch", status.get("best_epoch")), "epochs": int(status.get("epochs") or written)}
+    for name in ("wall_s", "train_s", "val_s"):
+        row[name] = cost.get(name, trial.epochs[name].sum() if name in trial.epochs else None)
+    return row | {"parameters": status.get("parameters"), "has_evidence": trial.has_evidence}
+
+
+# --- the tables ------------------------------------------------------------------------------------------------------
+
+
+def _trial_table(found: list[_Trial], sweep: Mapping[str, Any]) -> pd.DataFrame:
+    rows = [_trial_row(trial) for trial in found]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    stated = [PARAMS + str(name) for name in sweep.get("parameters") or {}]
+    params = [name for name in stated if name in names]
+    params += [name for name in names if name.startswith(PARAMS) and name not in stated]
+    tail = ["best_epoch", "epochs", "wall_s", "train_s", "val_s", "parameters", "has_evidence"]
+    head = ["trial", "role", "state", "reason", *params, "value"]
+    metrics = [name for name in names if name not in {*head, *tail}]
+    table = pd.DataFrame(rows, columns=[*head, *metrics, *tail])
+    numbers = ["value", *metrics, "wall_s", "train_s", "val_s"]
+    table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce").astype(float)
+    return table.astype({"best_epoch": "Int64", "parameters": "Int64", "has_evidence": bool})
+
+
+def _curve_table(found: list[_Trial]) -> pd.DataFrame:
+    parts = []
+    for trial in found:
+        columns = {"epoch": "epoch", "value": trial.metric, "loss": "loss", "lr": "lr"}
+        part = pd.DataFrame({name: trial.epochs.get(source) for name, source in columns.items()})
+        parts.append(part.assign(trial=trial.number))
+    table = pd.concat(parts) if parts else pd.DataFrame(columns=list(CURVE_COLUMNS))
+    table = table[list(CURVE_COLUMNS)].apply(pd.to_numeric, errors="coerce")
+    return table.astype({"trial": int, "epoch": int, "value": float, "loss": float, "lr": float}).reset_index(drop=True)
+
+
+def _state_notes(trials: pd.DataFrame) -> list[str]:
+    if trials.empty:
+        return ["No trial has been started yet."]
+    notes = []
+    count = trials["state"].value_counts()
+    if running := int(count.get("running", 0)):
+        notes.append(f"{_trials(running)} had not ended when this was read; their figures may still change.")
+    if not count.get("finished", 0):
+        what = "Every trial failed or diverged" if set(count.index) <= {"failed", "diverged"} else "No trial has finished"
+        notes.append(f"{what}; what follows is only what was written on the way.")
+    elif count["finished"] == 1:
+        notes.append("Only one trial has finished: there is nothing to compare it with yet.")
+    silent = trials[(trials["state"] == "finished") & ~trials["has_evidence"]]
+    if len(silent):
+        listed = ", ".join(map(str, silent["trial"]))
+        notes.append(f"Without evidence.npz, so without an interval: trial {listed}.")
+    return notes
+
+
+def _trials(count: int) -> str:
+    return "1 trial" if count == 1 else f"{count} trials"

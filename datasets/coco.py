@@ -1,0 +1,320 @@
+"""COCO keypoint files: images, annotations, categories."""
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from posesweep.datasets.boxes import FILLED, area_of_box, box_around
+from posesweep.datasets.images import inside, without_missing
+from posesweep.datasets.instances import Instances
+from posesweep.datasets.mistakes import Mistakes
+from posesweep.datasets.skeleton import DEFAULT_NOTE, Skeleton, skeleton_from_coco_category
+from posesweep.errors import DataError, did_you_mean
+
+KEYS = ("images", "annotations", "categories")
+MARGIN_WITHOUT_BOX = 0.25  # of the longer side, around the keypoints of an annotation without a box
+
+
+class _Annotation(NamedTuple):
+    id: int
+    image_id: int
+    category_id: int
+    box: Float[np.ndarray, "4"]
+    keypoints: Float[np.ndarray, "K 2"]
+    visibility: UInt8[np.ndarray, "K"]
+    area: float
+    crowd: bool
+
+
+def read_coco(
+    json_path: Path, images: Path, skeleton: Skeleton | None = None, categories: Collection[str] | None = None
+) -> Instances:
+    """The annotated objects of a COCO keypoint file whose images lie below the folder `images`.
+
+    `skeleton` None takes the file's own; `categories` are names, None is every category with keypoints. Rows are in
+    the order of their ids and only images that hold one are listed, so the order within the file means nothing.
+    A missing box is drawn around the labelled keypoints, a missing or zero area is 0.53 of the box; images that are
+    not there are left out; each is said once in `notes`. Annotations without a labelled keypoint stay, with
+    visibility 0: evaluation ignores them, training has to leave them out.
+    DataError: everything else that is wrong, the first ten mistakes of the file at once."""
+    document = _load(json_path)
+    chosen, declared = _choose_categories(document["categories"], categories, json_path)
+    skeleton, notes = _agree_on_skeleton(list(chosen.values()), skeleton, json_path)
+    mistakes = Mistakes(json_path)
+    files = _image_files(document["images"], images, mistakes)
+    reader = _Reader(skeleton, files.keys(), chosen.keys(), declared)
+    rows = reader.read(document["annotations"], mistakes)
+    mistakes.raise_any()
+    if not any(row.visibility.any() for row in rows):
+        raise DataError(
+            f"{json_path}: none of the {len(rows)} annotations has a labelled keypoint; nothing to learn from"
+        )
+    instances = _as_instances(rows, files, skeleton, chosen)
+    instances = replace(instances, notes=tuple(f"{json_path.name}: {note}" for note in (*notes, *reader.notes())))
+    return without_missing(instances, images, json_path)
+
+
+# --------------------------------------------------------------------------------------------------- the document
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; data.train and data.val name the annotations") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is not text, so not JSON; data.train and data.val name the annotations") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        raise DataError(f"{path}: is not whole JSON ({where}); was it cut off? write or copy it again") from None
+    missing = [key for key in KEYS if not isinstance(document, dict) or not isinstance(document.get(key), list)]
+    if missing:
+        raise DataError(f"{path}: is not a COCO keypoint file, it has no list of {' and no list of '.join(missing)}")
+    return document
+
+
+def _choose_categories(
+    entries: Sequence[Any], names: Collection[str] | None, path: Path
+) -> tuple[dict[int, dict[str, Any]], set[int]]:
+    """Category id -> category of those asked for, and the ids of all."""
+    by_id: dict[int, dict[str, Any]] = {}
+    mistakes = Mistakes(path)
+    for number, category in enumerate(entries, 1):
+        with mistakes.collected(f"category entry {number}"):
+            by_id[_unused_id(category, by_id)] = category
+    known = [str(category.get("name")) for category in by_id.values()]
+    for name in names or ():
+        if name not in known:
+            mistakes.add(f"there is no category '{name}'{did_you_mean(name, known)}")
+    mistakes.raise_any()
+    with_keypoints = {i: category for i, category in by_id.items() if category.get("keypoints")}
+    asked_for = {i: category for i, category in by_id.items() if category.get("name") in (names or ())}
+    return (asked_for if names else with_keypoints or by_id), set(by_id)
+
+
+def _agree_on_skeleton(
+    categories: Sequence[dict[str, Any]], skeleton: Skeleton | None, path: Path
+) -> tuple[Skeleton, list[str]]:
+    """The skeleton of all `categories` and what is to be said about it."""
+    described = [category for category in categories if category.get("keypoints")]
+    notes: list[str] = []
+    if skeleton is None:
+        skeleton = _own_skeleton(described, path)
+        notes += [_about_inferred(skeleton)] if skeleton.sigmas_note == DEFAULT_NOTE else []
+    mistakes = Mistakes(path)
+    for category in described:
+        with mistakes.collected(f"category '{category.get('name')}'"):
+            notes += _compare_names(category["keypoints"], skeleton)
+    mistakes.raise_any()
+    return skeleton, list(dict.fromkeys(notes))
+
+
+def _own_skeleton(described: Sequence[dict[str, Any]], path: Path) -> Skeleton:
+    if not described:
+        raise DataError(f"{path}: its categories list no keypoint names; give data.skeleton")
+    try:
+        return skeleton_from_coco_category(described[0], str(described[0].get("name")))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _about_inferred(skeleton: Skeleton) -> str:
+    pairs = ", ".join(f"{left}/{right}" for left, right in skeleton.flip_pairs) or "none"
+    return f"skeleton taken from category '{skeleton.name}', flip pairs inferred from its names: {pairs}; {DEFAULT_NOTE}"
+
+
+def _compare_names(names: Sequence[Any], skeleton: Skeleton) -> list[str]:
+    """What is to be said where names differ. DataError: another number of keypoints, or the same in another order."""
+    if len(names) != len(skeleton.keypoints):
+        raise DataError(
+            f"has {len(names)} keypoints, skeleton {skeleton.name} has {len(skeleton.keypoints)}; "
+            "give the skeleton that fits, or choose with data.categories"
+        )
+    differing = [(a, b) for a, b in zip(names, skeleton.keypoints, strict=True) if a != b]
+    if not differing:
+        return []
+    (a, b), fits = differing[0], sorted(map(str, names)) == sorted(skeleton.keypoints)
+    if fits:
+        raise DataError(
+            f"lists the keypoints of skeleton {skeleton.name} in another order (first '{a}' where the skeleton has "
+            f"'{b}'); give a skeleton in the file's order"
+        )
+    return [f"its keypoint names are not those of skeleton {skeleton.name} ('{a}' for '{b}'); they go by their order"]
+
+
+def _image_files(entries: Iterable[Any], folder: Path, mistakes: Mistakes) -> dict[int, Path]:
+    """Image id -> path below `folder`."""
+    files: dict[int, Path] = {}
+    first_id: dict[Path, int] = {}
+    for number, entry in enumerate(entries, 1):
+        with mistakes.collected(f"image entry {number}"):
+            image_id = _unused_id(entry, files)
+            files[image_id] = folder  # the id is known, even if the name is at fault
+            files[image_id] = file = inside(folder, entry.get("file_name"))
+            if first_id.setdefault(file, image_id) != image_id:
+                raise DataError(f"{entry['file_name']} is image {first_id[file]} already; every file has one entry")
+    return files
+
+
+def _unused_id(entry: Any, taken: Collection[int]) -> int:
+    if not isinstance(entry, dict):
+        raise DataError("is not a JSON object")
+    entry_id = _whole_number(entry.get("id"), "id")
+    if entry_id in taken:
+        raise DataError(f"id {entry_id} is used twice; every entry needs its own")
+    return entry_id
+
+
+def _whole_number(value: Any, what: str) -> int:
+    """`value` if it is an integer that fits 64 bits; DataError beginning with `what` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**63:
+        raise DataError(f"{what} {value!r} is not a whole number; ids are whole numbers, without quotes")
+    return value
+
+
+# ------------------------------------------------------------------------------------------------ the annotations
+
+
+class _Reader:
+    """Checks annotations one by one and counts what it had to derive or leave out."""
+
+    def __init__(
+        self, skeleton: Skeleton, image_ids: Collection[int], chosen: Collection[int], declared: Collection[int]
+    ) -> None:
+        self.skeleton, self.image_ids, self.chosen, self.declared = skeleton, image_ids, chosen, declared
+        self.counts: Counter[str] = Counter()
+
+    def read(self, entries: Iterable[Any], mistakes: Mistakes) -> list[_Annotation]:
+        """The usable annotations of the chosen categories, in the order of their ids."""
+        rows: dict[int, _Annotation | None] = {}
+        for number, entry in enumerate(entries, 1):
+            with mistakes.collected(f"annotation entry {number}"):
+                annotation_id = _unused_id(entry, rows)
+                rows[annotation_id] = None
+                with mistakes.collected(f"annotation {annotation_id}"):
+                    rows[annotation_id] = self._annotation(annotation_id, entry)
+        return [row for _, row in sorted(rows.items()) if row is not None]
+
+    def _annotation(self, annotation_id: int, entry: Mapping[str, Any]) -> _Annotation | None:
+        image_id = _whole_number(entry.get("image_id"), "image_id")
+        category_id = _whole_number(entry.get("category_id"), "category_id")
+        if category_id not in self.declared:
+            raise DataError(f"category_id {category_id} is not among the file's categories")
+        if image_id not in self.image_ids:
+            raise DataError(f"image_id {image_id} is not among the file's images")
+        if category_id not in self.chosen:
+            self.counts["other categories"] += 1
+            return None
+        keypoints, visibility = _keypoints(entry.get("keypoints"), self.skeleton)
+        crowd = entry.get("iscrowd") or 0
+        if crowd not in (0, 1):
+            raise DataError(f"iscrowd {crowd!r} must be 0 or 1")
+        box = self._box(entry.get("bbox"), keypoints, visibility, needed=bool(visibility.any() and not crowd))
+        if box is None:
+            self.counts["no box"] += 1
+            return None
+        self.counts["unlabelled"] += not visibility.any()
+        area = self._area(entry.get("area"), box)
+        return _Annotation(annotation_id, image_id, category_id, box, keypoints, visibility, area, bool(crowd))
+
+    def _box(
+        self, given: Any, keypoints: np.ndarray, visibility: np.ndarray, needed: bool
+    ) -> Float[np.ndarray, "4"] | None:
+        """The box, drawn around the keypoints where none is given; None where there is none and none is needed."""
+        if given is None or given == []:
+            if not needed:
+                return None
+            self.counts["drawn"] += 1
+            return box_around(keypoints, visibility, MARGIN_WITHOUT_BOX)
+        box = _numbers(given, "bbox")
+        if len(box) != 4 or not np.isfinite(box).all():
+            raise DataError(f"bbox {given} must be four finite numbers: x, y, width, height")
+        if box[2] > 0 and box[3] > 0:
+            return box
+        if needed:
+            raise DataError(f"bbox {given} has no area; width and height must be above 0")
+        return None
+
+    def _area(self, given: Any, box: Float[np.ndarray, "4"]) -> float:
+        area = 0.0 if given is None else given
+        if isinstance(area, bool) or not isinstance(area, int | float) or not 0 <= area < np.inf:
+            raise DataError(f"area {given!r} must be a number of square pixels, 0 or more")
+        if area == 0:
+            self.counts["area"] += 1
+            return float(area_of_box(box))
+        return float(area)
+
+    def notes(self) -> list[str]:
+        """One sentence for each kind of thing that was derived or left out."""
+        sentences = {
+            "drawn": "have no box; it was drawn around their labelled keypoints, a quarter of the longer side to spare",
+            "area": f"have no area; {FILLED} x width x height of the box stands for it, as in CrowdPose",
+            "unlabelled": "have no labelled keypoint: never trained on, ignored by AP",
+            "no box": "have no box and nothing to train on; left out",
+            "other categories": "are of other categories; left out",
+        }
+        return [f"{self.counts[key]} annotations {text}" for key, text in sentences.items() if self.counts[key]]
+
+
+def _numbers(given: Any, what: str) -> Float[np.ndarray, "n"]:
+    try:
+        values = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.zeros((0, 0))
+    if values.ndim != 1:
+        raise DataError(f"{what} must be a flat list of numbers")
+    return values
+
+
+def _keypoints(given: Any, skeleton: Skeleton) -> tuple[Float[np.ndarray, "K 2"], UInt8[np.ndarray, "K"]]:
+    count = len(skeleton.keypoints)
+    if given is None or given == []:
+        return np.zeros((count, 2)), np.zeros(count, dtype=np.uint8)
+    values = _numbers(given, "keypoints")
+    if len(values) != 3 * count:
+        raise DataError(
+            f"keypoints has {len(values)} numbers, skeleton {skeleton.name} needs {3 * count} "
+            f"(x, y, visibility for {count} keypoints)"
+        )
+    keypoints, visibility = values.reshape(-1, 3)[:, :2], values[2::3]
+    for k in np.flatnonzero(~np.isin(visibility, (0, 1, 2)))[:1]:
+        raise DataError(
+            f"visibility {visibility[k]:g} of keypoint '{skeleton.keypoints[k]}' must be "
+            "0 (not labelled), 1 (hidden) or 2 (visible)"
+        )
+    for k in np.flatnonzero((visibility > 0) & ~np.isfinite(keypoints).all(axis=1))[:1]:
+        x, y = keypoints[k]
+        raise DataError(f"keypoint '{skeleton.keypoints[k]}' is at ({x:g}, {y:g}); coordinates must be finite numbers")
+    labelled = visibility > 0
+    return np.where(labelled[:, None], keypoints, 0.0), visibility.astype(np.uint8)
+
+
+# --------------------------------------------------------------------------------------------------- as instances
+
+
+def _as_instances(
+    rows: Sequence[_Annotation], files: Mapping[int, Path], skeleton: Skeleton, chosen: Mapping[int, Mapping[str, Any]]
+) -> Instances:
+    image_ids = np.unique(np.array([row.image_id for row in rows], dtype=np.int64))
+    count = len(skeleton.keypoints)
+    return Instances(
+        skeleton=skeleton,
+        image_files=tuple(files[i] for i in image_ids.tolist()),
+        image_ids=image_ids,
+        image_groups=("",) * len(image_ids),
+        image_index=np.searchsorted(image_ids, np.array([row.image_id for row in rows], dtype=np.int64)),
+        ids=np.array([row.id for row in rows], dtype=np.int64),
+        category_ids=np.array([row.category_id for row in rows], dtype=np.int64),
+        boxes=np.array([row.box for row in rows]).reshape(-1, 4),
+        keypoints=np.array([row.keypoints for row in rows]).reshape(-1, count, 2),
+        visibility=np.array([row.visibility for row in rows], dtype=np.uint8).reshape(-1, count),
+        areas=np.array([row.area for row in rows], dtype=np.float64),
+        crowd=np.array([row.crowd for row in rows], dtype=bool),
+        category_names={i: str(category.get("name", i)) for i, category in chosen.items()},
+    )

@@ -1,0 +1,157 @@
+"""Splitting annotated images into training and validation, the same way every time, groups kept whole."""
+
+import hashlib
+import os
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from posesweep.datasets.images import with_images
+from posesweep.datasets.instances import Instances
+from posesweep.errors import ConfigError, DataError
+
+
+def split_groups(
+    instances: Instances, val_fraction: float = 0.2, seed: int = 0, group_by: str | None = None
+) -> tuple[Instances, Instances]:
+    """(train, val); `val_fraction` of the images go to val, as nearly as whole groups allow, at least one group each.
+
+    Groups are `image_groups`, or what the regular expression `group_by` finds with its one group in the file name (of
+    images in several folders: the path from where they part). Groups are put in the order of a hash of (seed, group)
+    and the first of them become val: the order of the file means nothing, and more data later moves few images.
+    ConfigError: `val_fraction` or `group_by` unusable. DataError: fewer than two groups, a name `group_by` misses."""
+    if not 0 < val_fraction < 1:
+        raise ConfigError(f"data.val_fraction: {val_fraction} must lie between 0 and 1; try 0.2")
+    groups = image_groups(instances, group_by)
+    members = defaultdict(list)
+    for position, group in enumerate(groups):
+        members[group].append(position)
+    if len(members) < 2:
+        raise DataError(_one_group(instances, groups))
+    order = sorted(members, key=lambda group: hashlib.sha256(f"{seed}\n{group}".encode()).digest())
+    reached = np.cumsum([len(members[group]) for group in order])[:-1]  # images in val after each group; never all
+    taken = int(np.argmin(np.abs(reached - val_fraction * len(groups)))) + 1
+    in_val = np.zeros(len(groups), dtype=bool)
+    in_val[[position for group in order[:taken] for position in members[group]]] = True
+    return _on_images(instances, ~in_val), _on_images(instances, in_val)
+
+
+def image_groups(instances: Instances, group_by: str | None = None) -> list[str]:
+    """The group of every image; an image on its own has one that no other image has."""
+    names = _names(instances.image_files)
+    if group_by is None:
+        return [
+            f"group {group}" if group else f"image {image_id} {name}"
+            for group, image_id, name in zip(instances.image_groups, instances.image_ids, names, strict=True)
+        ]
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise ConfigError(f"data.group_by: '{group_by}' is not a regular expression: {error}") from None
+    if pattern.groups != 1:
+        raise ConfigError(f"data.group_by: '{group_by}' has {pattern.groups} groups in brackets; it must have one")
+    found = [pattern.search(name) for name in names]
+    missed = [name for name, match in zip(names, found, strict=True) if match is None or match.group(1) is None]
+    if missed:
+        raise DataError(
+            f"data.group_by: '{group_by}' finds no group in {len(missed)} of {len(names)} image names "
+            f"({missed[0]}, for example); it must fit them all"
+        )
+    return [f"group {match.group(1)}" for match in found if match]
+
+
+def check_apart(train: Instances, val: Instances, group_by: str | None = None) -> None:
+    """DataError where an image file, or with `group_by` a group, is both trained on and validated with."""
+    files = {file.resolve() for file in _used_files(train)}
+    shared = [file for file in _used_files(val) if file.resolve() in files]
+    if shared:
+        raise DataError(
+            f"{len(shared)} images are in both train and val ({shared[0]}, for example); "
+            "an image that was trained on says nothing as validation: take it out of one of them"
+        )
+    groups = set(image_groups(train, group_by)) & set(image_groups(val, group_by)) if group_by else ()
+    if groups:
+        name = min(groups).removeprefix("group ")
+        raise DataError(
+            f"data.group_by: group '{name}' is in both train and val, {len(groups)} groups are; "
+            "keep each on one side, or leave out data.val and let PoseSweep split"
+        )
+
+
+def split_record(train: Instances, val: Instances) -> dict[str, Any]:
+    """What split.json holds: ids of both sides, image files by id, the skeleton, notes and the hash.
+
+    Image ids of separate train and val files may collide; the file then named is val's, the one that evidence is of."""
+    skeleton = val.skeleton
+    images = {str(i): str(file) for side in (train, val) for i, file in _used_images(side)}
+    return {
+        "hash": split_hash(train, val),
+        "train": sorted(train.ids.tolist()),
+        "val": sorted(val.ids.tolist()),
+        "images": images,
+        "skeleton": {
+            "name": skeleton.name,
+            "keypoints": list(skeleton.keypoints),
+            "flip_pairs": [list(pair) for pair in skeleton.flip_pairs],
+            "edges": [list(edge) for edge in skeleton.edges],
+            "sigmas": skeleton.sigmas.tolist(),
+        },
+        "notes": list(dict.fromkeys((*train.notes, *val.notes))),
+    }
+
+
+def split_hash(train: Instances, val: Instances) -> str:
+    """16 hex digits that change with anything a score depends on, and with nothing else.
+
+    SHA-256 over, for train and then val, every annotation in the order of (id, file name): id, the image's file name
+    (without folders: data may move), crowd, box, keypoints, visibility and area; then the skeleton's names and sigmas.
+    Pixels are not read."""
+    digest = hashlib.sha256()
+    for side in (train, val):
+        names = [side.image_files[i].name for i in side.image_index]
+        digest.update(f"{len(side)}\n".encode())
+        for row in sorted(range(len(side)), key=lambda row: (int(side.ids[row]), names[row])):
+            digest.update(f"{side.ids[row]}\n{names[row]}\n{int(side.crowd[row])}\n".encode())
+            for column in (side.boxes, side.keypoints, side.visibility, side.areas):
+                digest.update(np.asarray(column[row], dtype="<f8").tobytes())
+    digest.update("\n".join(val.skeleton.keypoints).encode())
+    digest.update(np.asarray(val.skeleton.sigmas, dtype="<f8").tobytes())
+    return digest.hexdigest()[:16]
+
+
+# ---------------------------------------------------------------------------------------------------------- pieces
+
+
+def _on_images(instances: Instances, kept: Bool[np.ndarray, "m"]) -> Instances:
+    """The instances on the images of the mask, and no other images."""
+    return with_images(instances.take(kept[instances.image_index]), kept)
+
+
+def _used_images(instances: Instances) -> list[tuple[int, Path]]:
+    return [(int(instances.image_ids[i]), instances.image_files[i]) for i in np.unique(instances.image_index)]
+
+
+def _used_files(instances: Instances) -> list[Path]:
+    return [file for _, file in _used_images(instances)]
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """File names, with the folders below the one that all files share."""
+    shared = os.path.commonpath([file.parent for file in files])
+    return [file.relative_to(shared).as_posix() for file in files]
+
+
+def _one_group(instances: Instances, groups: Sequence[str]) -> str:
+    count = len(instances.image_files)
+    if count == 1:
+        return "there is only one image, which cannot be split into train and val; add images"
+    return (
+        f"all {count} images are of one {groups[0]}, which a split may not part: give data.val, or a data.group_by "
+        "that finds several groups in the file names; group_by: '(.*)' lets every image stand alone, but the scores "
+        "then look better than they are where images resemble each other, as frames of one video do"
+    )

@@ -1,0 +1,374 @@
+"""Pictures of a synthetic horse with exact 2D and 3D keypoints: the demo data that needs no download.
+
+A picture depends on (seed, index, size) alone and is the same in every process.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from posesweep.datasets.horse_body import KEYPOINTS, LANDMARKS, PART_ID, PARTS, Body, horse_body
+from posesweep.datasets.horse_coat import Coat, base_colours, random_coat
+from posesweep.datasets.horse_gait import random_build, random_pose
+from posesweep.datasets.painter import FINE, Camera, Painting, Polygons, in_front, join, look, paint
+from posesweep.datasets.scenery import Light, backdrop, cast_shadow, occluders, random_light
+from posesweep.datasets.skeleton import load_skeleton
+
+from posesweep.errors import DataError
+
+VERSION = 1  # raised when the same seed gives other pictures
+JPEG_QUALITY = 92
+
+_TWO_HORSES, _CROPPED, _FROM_ABOVE = 0.15, 0.18, 0.10  # shares of the pictures
+_LEAST_INSIDE = (15, 8)  # keypoints within the image that the first and the second horse must have
+_LEAST_VISIBLE = 5
+_OCCLUDER_COUNTS = (0.45, 0.30, 0.15, 0.10)  # shares of pictures with 0, 1, 2, 3
+
+# Thin things on a surface are painted as if they lay this much (metres) nearer, or the surface would swallow them.
+_STANDS_OUT = np.zeros(len(PARTS))
+_STANDS_OUT[[PART_ID[f"{s}_{what}"] for s in ("left", "right") for what in ("eye", "nostril")]] = 0.05
+_STANDS_OUT[PART_ID["mane"]] = 0.03
+_ALLOWED = np.zeros((len(LANDMARKS), len(PARTS)), bool)  # [keypoint, part]
+for _row, _landmark in zip(_ALLOWED, LANDMARKS, strict=True):
+    _row[[PART_ID[part] for part in _landmark.parts]] = True
+_DEPTHS = np.array([landmark.depth for landmark in LANDMARKS])
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A horse in the world."""
+
+    body: Body
+    coat: Coat
+    size: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that a picture of horses is painted from, but for its surroundings."""
+
+    actors: tuple[Actor, ...]
+    camera: Camera
+    light: Light
+
+
+@dataclass(frozen=True)
+class HorseImage:
+    """One picture with its n horses. Coordinates are image pixels; the centre of the first pixel is (0, 0)."""
+
+    image: UInt8[np.ndarray, "H W 3"]  # RGB
+    keypoints: Float[np.ndarray, "n 26 2"]  # the projections of points_3d, outside of the image too
+    visibility: UInt8[np.ndarray, "n 26"]  # 0 outside of the image, 1 covered by something, 2 seen
+    boxes: Float[np.ndarray, "n 4"]  # x, y, width, height around the seen silhouette and the keypoints in the image
+    areas: Float[np.ndarray, "n"]  # pixels^2 of the seen silhouette
+    points_3d: Float[np.ndarray, "n 26 3"]  # metres, world, z up
+    camera: Camera
+    owner: UInt8[np.ndarray, "H W"]  # 1, 2: the horse seen in a pixel; 0 none
+    part: UInt8[np.ndarray, "H W"]  # position in horse_body.PARTS of what is seen
+
+
+# -- one picture ------------------------------------------------------------------------------------------------------
+def render_horse(seed: int, index: int, size: tuple[int, int] = (320, 240)) -> HorseImage:
+    """Picture `index` of the series `seed`; `size` is (width, height) in pixels, at least 64 each."""
+    width, height = size
+    if min(size) < 64:
+        raise DataError(f"synthetic horses: a picture of {width} x {height} pixels is too small; take 64 x 64 or more")
+    for attempt in count():
+        rng = np.random.default_rng([seed, index, attempt])
+        scene = random_scene(rng, size)
+        if _well_framed(scene, size):
+            result = render_scene(rng, scene, size)
+            if ((result.visibility == 2).sum(axis=1) >= _LEAST_VISIBLE).all():
+                return result
+    raise AssertionError("count() does not end")
+
+
+def render_scene(rng: np.random.Generator, scene: Scene, size: tuple[int, int], crowded: bool = True) -> HorseImage:
+    """Paint `scene` with random surroundings; `crowded` allows things in front of the horses."""
+    polygons = [horse_polygons(actor, i, scene) for i, actor in enumerate(scene.actors, start=1)]
+    if crowded and (number := int(rng.choice(4, p=_OCCLUDER_COUNTS))):
+        nearest = min(float(group.depth.min()) for group in polygons)
+        polygons.append(occluders(rng, number, _extent(scene.actors[0], scene.camera), 0.9 * nearest))
+    painting = paint(join(polygons), *size)
+    image = backdrop(rng, scene.camera, *size)
+    image = cast_shadow(image, _shadow_groups(scene), scene.light, scene.camera)
+    return _labelled(_finished(rng, image, painting), painting, scene)
+
+
+def horse_polygons(actor: Actor, owner: int, scene: Scene) -> Polygons:
+    """The quads of a horse that face the camera, lit."""
+    mesh, camera = actor.body.mesh, scene.camera
+    corners = camera.see(mesh.quads)
+    facing = (_normals(corners) * corners.mean(axis=1)).sum(axis=1) < 0
+    kept = (facing | mesh.flat) & in_front(corners)
+    normals = _normals(mesh.quads[kept]) * np.where(facing[kept], 1.0, -1.0)[:, None]
+    corners, part = corners[kept], mesh.part[kept]
+    colour = base_colours(actor.body, actor.coat)[kept] * scene.light.shade(normals)
+    return Polygons(
+        corners=corners,
+        pixels=corners[..., :2] / corners[..., 2:] * camera.focal_px + camera.centre,
+        depth=corners[..., 2].mean(axis=1) - _STANDS_OUT[part],
+        colour=colour.clip(0, 255).astype(np.uint8),
+        owner=np.full(len(part), owner),
+        part=part,
+    )
+
+
+def _normals(quads: Float[np.ndarray, "F 4 3"]) -> Float[np.ndarray, "F 3"]:
+    normals = np.cross(quads[:, 2] - quads[:, 0], quads[:, 3] - quads[:, 1])
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+
+
+def _shadow_groups(scene: Scene) -> list[np.ndarray]:
+    """The corners of every part of every horse; the quads of a part follow one another."""
+    groups: list[np.ndarray] = []
+    for actor in scene.actors:
+        starts = np.flatnonzero(np.diff(actor.body.mesh.part)) + 1
+        groups += [quads.reshape(-1, 3) for quads in np.split(actor.body.mesh.quads, starts) if len(quads) > 1]
+    return groups
+
+
+def _finished(rng: np.random.Generator, image: UInt8[np.ndarray, "H W 3"], painting: Painting) -> np.ndarray:
+    """The painting over the backdrop, as a camera would take it: exposure, blur, noise."""
+    front = painting.colours()
+    clear = cv2.merge([255 - front[..., 3]] * 3)
+    image = cv2.add(cv2.multiply(image, clear, scale=1 / 255), np.ascontiguousarray(front[..., :3]))
+    if rng.random() < 0.3:
+        image = cv2.GaussianBlur(image, (3, 3), rng.uniform(0.4, 0.9))
+    noise = rng.integers(-128, 128, image.shape[:2], dtype=np.int8)
+    exposed = cv2.convertScaleAbs(image, alpha=rng.uniform(0.8, 1.15), beta=rng.uniform(0, 14))
+    grain = cv2.merge([noise] * 3)
+    return cv2.addWeighted(exposed, 1.0, grain, rng.uniform(0.01, 0.09), 0, dtype=cv2.CV_8U)
+
+
+# -- labels -----------------------------------------------------------------------------------------------------------
+def _labelled(image: np.ndarray, painting: Painting, scene: Scene) -> HorseImage:
+    height, width = image.shape[:2]
+    points = np.stack([actor.body.points for actor in scene.actors])
+    keypoints = scene.camera.project(points)
+    inside = within(keypoints, width, height)
+    owner = painting.look_up(painting.polygons.owner)
+    seen = np.stack([visible(painting, scene, number) for number in range(1, len(points) + 1)])
+    silhouettes = [owner == number for number in range(1, len(points) + 1)]
+    boxes = [_box(mask, xy[ok], width, height) for mask, xy, ok in zip(silhouettes, keypoints, inside, strict=True)]
+    return HorseImage(
+        image=image,
+        keypoints=keypoints,
+        visibility=np.where(inside, 1 + seen, 0).astype(np.uint8),
+        boxes=np.stack(boxes),
+        areas=np.array([float(np.count_nonzero(mask)) for mask in silhouettes]),
+        points_3d=points,
+        camera=scene.camera,
+        owner=owner,
+        part=painting.look_up(painting.polygons.part),
+    )
+
+
+def within(points: Float[np.ndarray, "... 2"], width: int, height: int) -> Bool[np.ndarray, "..."]:
+    """Which points lie on a pixel of the image."""
+    return ((points > -0.5) & (points < np.array([width, height]) - 0.5)).all(axis=-1)
+
+
+def visible(painting: Painting, scene: Scene, number: int) -> Bool[np.ndarray, "26"]:
+    """Which keypoints of horse `number` are seen: within a pixel, a part they sit on shows, and no deeper part of
+    the horse's own surface lies before them than a landmark lies below its skin."""
+    actor, camera = scene.actors[number - 1], scene.camera
+    pixels = camera.project(actor.body.points)
+    depth = camera.see(actor.body.points)[:, 2]
+    near = np.rint((pixels + 0.5) * FINE - 0.5)[:, None] + _AROUND
+    height, width = painting.seen.shape
+    spot = near.clip(0, [width - 1, height - 1]).astype(int)
+    rows = painting.seen[spot[..., 1], spot[..., 0]].astype(int) - 1
+    mine = (rows >= 0) & (painting.polygons.owner[rows] == number)
+    mine &= _ALLOWED[np.arange(len(pixels))[:, None], painting.polygons.part[rows]]
+    surface = painting.depth_at(rows, camera, (near + 0.5) / FINE - 0.5)
+    return (mine & (surface > (depth - actor.size * _DEPTHS)[:, None])).any(axis=1)
+
+
+_AROUND = np.array([(x, y) for y in (-1, 0, 1) for x in (-1, 0, 1)])  # fine pixels
+
+
+def _box(mask: np.ndarray, points: np.ndarray, width: int, height: int) -> Float[np.ndarray, "4"]:
+    """x, y, width, height around the pixels of a mask and some points, within the image."""
+    x, y, wide, high = cv2.boundingRect(mask.astype(np.uint8))
+    low = np.minimum(points.min(axis=0), [x, y]).clip(0)
+    end = np.maximum(points.max(axis=0), [x + wide, y + high]).clip(None, [width, height])
+    return np.concatenate([low, end - low])
+
+
+# -- random scenes ----------------------------------------------------------------------------------------------------
+def random_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
+    """One horse or two and a camera that aims at the first, or at both."""
+    actors = [_actor(rng, np.zeros(2))]
+    if rng.random() < _TWO_HORSES:
+        actors.append(_companion(rng, actors[0]))
+    framed = actors if rng.random() < 0.6 else actors[:1]
+    return Scene(tuple(actors), _camera(rng, framed, size), random_light(rng))
+
+
+def _actor(rng: np.random.Generator, place: Float[np.ndarray, "2"]) -> Actor:
+    build = random_build(rng)
+    return Actor(
+        _placed(horse_body(build, random_pose(rng)), rng.uniform(0, 2 * np.pi), place), random_coat(rng), build.size
+    )
+
+
+def _placed(body: Body, heading: float, place: Float[np.ndarray, "2"]) -> Body:
+    """Turned about the vertical by `heading` (radians) and moved to `place` (metres)."""
+    cos, sin = np.cos(heading), np.sin(heading)
+    turn, move = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]]), np.append(place, 0.0)
+    quads = body.mesh.quads.reshape(-1, 3) @ turn + move
+    return Body(body.mesh.moved(quads.reshape(-1, 4, 3)), body.rest, body.points @ turn + move)
+
+
+def _companion(rng: np.random.Generator, first: Actor) -> Actor:
+    """A second horse near the first whose keypoints stay 0.3 m clear of the first one's, seen from above."""
+    while True:
+        way, far = rng.uniform(0, 2 * np.pi), rng.uniform(1.0, 4.0)
+        second = _actor(rng, far * np.array([np.cos(way), np.sin(way)]))
+        apart = first.body.points[:, None, :2] - second.body.points[None, :, :2]
+        if np.linalg.norm(apart, axis=-1).min() > 0.3:
+            return second
+
+
+def _camera(rng: np.random.Generator, framed: list[Actor], size: tuple[int, int]) -> Camera:
+    """A camera anywhere around, zoomed and shifted so that the framed horses fill their share of the image."""
+    middle = np.concatenate([actor.body.points for actor in framed]).mean(axis=0)
+    way, far = rng.uniform(0, 2 * np.pi), rng.uniform(4.0, 14.0)
+    high = far * np.tan(np.radians(rng.uniform(20, 45))) if rng.random() < _FROM_ABOVE else rng.uniform(0.5, 2.6)
+    position = np.array([middle[0] + far * np.cos(way), middle[1] + far * np.sin(way), high])
+    rotation = look(position, middle, rng.normal(0, np.radians(3)))
+    unit = Camera(position, rotation, 1.0, np.zeros(2))
+    boxes = np.stack([_extent(actor, unit) for actor in framed])
+    low, high_end = boxes[:, :2].min(axis=0), (boxes[:, :2] + boxes[:, 2:]).max(axis=0)
+    fill = rng.uniform(1.0, 1.35) if rng.random() < _CROPPED else rng.uniform(0.45, 0.95)
+    focal = fill * float((np.array(size) / (high_end - low)).min())
+    slack = np.array(size) - focal * (high_end - low)
+    return Camera(position, rotation, focal, slack * rng.uniform(0, 1, 2) - low * focal - 0.5)
+
+
+def _extent(actor: Actor, camera: Camera) -> Float[np.ndarray, "4"]:
+    """x, y, width, height (pixels) of a horse, whether or not it is in the image."""
+    pixels = camera.project(actor.body.mesh.quads.reshape(-1, 3))
+    low, high = pixels.min(axis=0), pixels.max(axis=0)
+    return np.concatenate([low, high - low])
+
+
+def _well_framed(scene: Scene, size: tuple[int, int]) -> bool:
+    """Every horse in front of the camera, with enough of its keypoints in the image."""
+    for actor, least in zip(scene.actors, _LEAST_INSIDE, strict=False):
+        if scene.camera.see(actor.body.mesh.quads)[..., 2].min() < 1.0:
+            return False
+        if within(scene.camera.project(actor.body.points), *size).sum() < least:
+            return False
+    return True
+
+
+# -- a data set -------------------------------------------------------------------------------------------------------
+def write_synthetic(folder: Path, n: int, seed: int, size: tuple[int, int] = (320, 240)) -> Path:
+    """Write `n` pictures and their annotations (COCO keypoints, plus "points_3d" and "camera") into `folder`.
+
+    Returns `folder`/annotations.json; the pictures are `folder`/images/*.jpg. A folder that already holds this very
+    set is left alone, one that a crash left half-written is done again.
+    Raises DataError where `folder` holds anything else.
+    """
+    recipe = {"generator": "posesweep synthetic horses", "version": VERSION, "seed": seed, "n": n, "size": list(size)}
+    if _is_there(folder, recipe):
+        return folder / "annotations.json"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        _write(temporary, recipe)
+        shutil.rmtree(folder, ignore_errors=True)
+        _take_place(temporary, folder, recipe)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder / "annotations.json"
+
+
+def _is_there(folder: Path, recipe: Mapping[str, Any]) -> bool:
+    """Whether `folder` holds the set of this recipe; False: it may be written. Raises DataError: something else."""
+    if not folder.exists():
+        return False
+    if not (folder / "annotations.json").is_file():
+        if {path.name for path in folder.iterdir()} <= {"images"}:
+            return False
+        raise DataError(f"{folder}: holds files that are not synthetic pictures; name a new folder for them")
+    found = json.loads((folder / "annotations.json").read_text(encoding="utf-8")).get("info", {})
+    different = [
+        f"{key} {found.get(key)} instead of {value}" for key, value in recipe.items() if found.get(key) != value
+    ]
+    if different:
+        raise DataError(f"{folder}: holds another data set ({', '.join(different)}); delete it or name a new folder")
+    return True
+
+
+def _take_place(temporary: Path, folder: Path, recipe: Mapping[str, Any]) -> None:
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not _is_there(folder, recipe):  # another process was first with the same pictures, or it is a real failure
+            raise
+
+
+def _write(folder: Path, recipe: Mapping[str, Any]) -> None:
+    (folder / "images").mkdir(parents=True)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    width, height = recipe["size"]
+    for index in range(recipe["n"]):
+        result = render_horse(recipe["seed"], index, (width, height))
+        name = f"{index:06d}.jpg"
+        _write_jpeg(folder / "images" / name, result.image)
+        images.append({"id": index + 1, "file_name": name, "width": width, "height": height})
+        for annotation in _annotations(result):
+            annotations.append({"id": len(annotations) + 1, "image_id": index + 1, **annotation})
+    content = {"info": recipe, "images": images, "annotations": annotations, "categories": [_category()]}
+    (folder / "annotations.json").write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _write_jpeg(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not done:
+        raise RuntimeError(f"OpenCV could not encode {path}")
+    path.write_bytes(data.tobytes())
+
+
+def _annotations(result: HorseImage) -> Iterator[dict[str, Any]]:
+    """COCO's fields, and the horse in 3D (metres; camera: pixel = focal * (x, y) / z + centre of rotation (p - position))."""
+    camera = {
+        "position": result.camera.position.tolist(),
+        "rotation": result.camera.rotation.tolist(),
+        "focal_px": result.camera.focal_px,
+        "centre": result.camera.centre.tolist(),
+    }
+    for i, visibility in enumerate(result.visibility):
+        labelled = (visibility > 0)[:, None]
+        points = np.where(labelled, result.keypoints[i].round(3), 0.0)
+        yield {
+            "category_id": 1,
+            "bbox": result.boxes[i].round(2).tolist(),
+            "area": float(result.areas[i]),
+            "iscrowd": 0,
+            "num_keypoints": int(labelled.sum()),
+            "keypoints": np.column_stack([points, visibility]).ravel().tolist(),
+            "points_3d": result.points_3d[i].round(5).tolist(),
+            "camera": camera,
+        }
+
+
+def _category() -> dict[str, Any]:
+    skeleton = load_skeleton("horse26")
+    number = {name: position for position, name in enumerate(skeleton.keypoints, start=1)}
+    edges = [[number[a], number[b]] for a, b in skeleton.edges]
+    return {"id": 1, "name": "horse", "supercategory": "animal", "keypoints": list(KEYPOINTS), "skeleton": edges}

@@ -1,0 +1,130 @@
+"""`key=value` from the command line, put into the tree of a sweep file.
+
+A short key is a setting of the training: `lr0=1e-3` is `fixed.lr0=1e-3`. A setting that the file searches is then
+searched no longer; what is changed beyond the key itself is said in a note.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from yaml.nodes import MappingNode, Node
+
+from posesweep.errors import did_you_mean
+from posesweep.search_spaces.document import YamlError, drop, entry, find, plain, put, read_value
+from posesweep.search_spaces.mistakes import Mistake, say
+from posesweep.search_spaces.parameters import same
+from posesweep.search_spaces.schema import FILE_KEYS, LONG_KEYS
+
+
+@dataclass
+class Overrides:
+    """Applies overrides to `root`, one after the other; `known` are the settings of a training (empty: any)."""
+
+    root: MappingNode
+    known: Collection[str]
+    notes: list[str] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
+
+    def apply(self, overrides: Sequence[str]) -> None:
+        """Apply all; what cannot be applied is noted in `mistakes`."""
+        for override in overrides:
+            key, equals, text = override.partition("=")
+            key = key.strip()
+            if not equals or not all(key.split(".")):
+                self.mistakes.append(Mistake(override, "must be key=value, such as search.trials=20"))
+                continue
+            try:
+                value, mistakes = read_value(text)
+            except YamlError as error:
+                self.mistakes.append(Mistake(key, f"{text!r} is {error}"))
+                continue
+            self.mistakes += [Mistake(f"{key}.{m.key}".rstrip("."), m.text) for m in mistakes]
+            self._set(key.split("."), value)
+
+    def _set(self, names: list[str], value: Node) -> None:
+        if names[0] not in FILE_KEYS:
+            names = self._long(names)
+        match names:
+            case []:
+                return
+            case ["fixed", name]:
+                self._fix(name, value)
+            case ["parameters", name]:
+                if drop(find(self.root, "fixed"), name):
+                    self.notes.append(f"{name}: searched, from the command line, and no longer fixed")
+                put(self.root, names, value)
+            case ["parameters", name, *_] if find(self.root, "parameters", name) is None:
+                searched = plain(find(self.root, "parameters") or MappingNode("", []))
+                self._wrong(
+                    names, f"no parameter '{name}' is searched{did_you_mean(name, searched) if searched else ''}"
+                )
+            case ["try_first", _, *_]:
+                self._wrong(names, "give the whole list: try_first=[{lr0: 0.001}]")
+            case _:
+                put(self.root, names, value)
+
+    def _long(self, names: list[str]) -> list[str]:
+        """The whole path of a short key; empty, and a mistake noted, where there is none."""
+        name = names[0]
+        settings = {*self.known, *plain(find(self.root, "fixed") or MappingNode("", []))}
+        settings |= set(plain(find(self.root, "parameters") or MappingNode("", [])))
+        if len(names) == 1 and (name in settings or not self.known):
+            return ["fixed", name]
+        if len(names) > 1 and name in settings:
+            self._wrong(names, f"unknown key; did you mean 'parameters.{'.'.join(names)}'?")
+        elif name in LONG_KEYS:
+            self._wrong(names, f"unknown key; did you mean '{LONG_KEYS[name]}'?")
+        else:
+            self._wrong(
+                names, f"unknown key{did_you_mean('.'.join(names), [*FILE_KEYS, *LONG_KEYS.values(), *settings])}"
+            )
+        return []
+
+    def _wrong(self, names: list[str], text: str) -> None:
+        self.mistakes.append(Mistake(".".join(names), text))
+
+    def _fix(self, name: str, value: Node) -> None:
+        """Give `name` one value: in fixed, or, where it is used under a condition, as a constant parameter."""
+        if isinstance(value, MappingNode):
+            self._wrong(
+                ["fixed", name], f"{say(plain(value))} is no single value; to search it, write parameters.{name}=.."
+            )
+            return
+        parameters = find(self.root, "parameters")
+        when = find(self.root, "parameters", name, "when")
+        if entry(parameters, name) is not None:
+            self.notes.append(f"{name}: {say(plain(value))} from the command line, not searched")
+            self._forget(name)
+        if isinstance(when, MappingNode):
+            put(self.root, ["parameters", name, "value"], value)
+            put(self.root, ["parameters", name, "when"], when)
+        else:
+            put(self.root, ["fixed", name], value)
+        self._drop_unused(name, [plain(value)])
+
+    def _forget(self, name: str) -> None:
+        """Take a parameter out of parameters, baseline and try_first."""
+        first = find(self.root, "try_first")
+        entries = first.value if first is not None and isinstance(first.value, list) else []
+        for block in (find(self.root, "parameters"), find(self.root, "baseline"), *entries):
+            drop(block if isinstance(block, MappingNode) else None, name)
+
+    def _drop_unused(self, parent: str, possible: list[object]) -> None:
+        """Take out the parameters that are never used now that `parent` has only the `possible` values."""
+        parameters = find(self.root, "parameters")
+        for name in list(plain(parameters)) if isinstance(parameters, MappingNode) else []:
+            allowed_node = find(self.root, "parameters", name, "when", parent)
+            if allowed_node is None:
+                continue
+            allowed = plain(allowed_node)
+            if not any(same(one, value) for one in possible for value in _as_list(allowed) + [allowed]):
+                why = f"{parent} is {say(possible[0])}" if possible else f"{parent} is"
+                self.notes.append(
+                    f"{name}: not searched, because {why}" if possible else f"{name}: not searched, like {parent}"
+                )
+                self._forget(name)
+                self._drop_unused(name, [])
+
+
+def _as_list(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,300 @@
+"""The crop store: right pixels, built once by whoever comes first, never from a dead builder's leftovers."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from posesweep.datasets import crops as crops_module
+from posesweep.datasets.crops import CropSpec, content_key, cut, image_to_crop, open_crops, read_image, regions
+from posesweep.datasets.instances import Instances
+from posesweep.datasets.skeleton import Skeleton
+from posesweep.errors import DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = CropSpec(24, 32)
+POINT = Skeleton("point", ("nose",), (), (), np.array([0.05]))
+
+
+def smooth_image(seed: int, width: int = 80, height: int = 60) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 256, (height // 10, width // 10, 3)).astype(np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def one_per_image(files: list[Path], boxes_each: int = 1) -> Instances:
+    n = len(files) * boxes_each
+    return Instances(
+        skeleton=POINT,
+        image_files=tuple(files),
+        image_ids=np.arange(len(files)),
+        image_groups=("",) * len(files),
+        image_index=np.arange(n) % len(files),  # the instances of an image are not neighbours
+        ids=np.arange(n) + 100,
+        category_ids=np.ones(n, dtype=np.int64),
+        boxes=np.array([[10.0 + row, 8.0, 30.0, 40.0] for row in range(n)]),
+        keypoints=np.zeros((n, 1, 2)),
+        visibility=np.zeros((n, 1), dtype=np.uint8),
+        areas=np.ones(n),
+        crowd=np.zeros(n, dtype=bool),
+    )
+
+
+def write_pngs(folder: Path, n: int) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    files = [folder / f"{i:03d}.png" for i in range(n)]
+    for i, file in enumerate(files):
+        cv2.imwrite(str(file), smooth_image(i)[..., ::-1])
+    return files
+
+
+def test_regions_by_hand() -> None:
+    # 40x40 about (30, 40): padded to 50x50, and 24:32 makes the height 50 * 32/24
+    centres, sizes = regions(np.array([[10.0, 20.0, 40.0, 40.0]]), (24, 32))
+    np.testing.assert_allclose(centres, [[30, 40]])
+    np.testing.assert_allclose(sizes, [[50, 50 * 32 / 24]])
+
+
+def test_the_affine_takes_the_region_to_the_crop_as_agreed() -> None:
+    boxes = np.array([[10.0, 20.0, 40.0, 40.0]])
+    (affine,) = image_to_crop(boxes, SPEC)
+    x = np.array([17.0, 33.0])  # x_in = (x - (cx - sw/2)) * (W-1)/sw
+    np.testing.assert_allclose(affine[0, 0] * x + affine[0, 2], (x - (30 - 25)) * 23 / 50)
+    (wider,) = image_to_crop(boxes, replace(SPEC, margin_width=1.5, margin_height=2.0))
+    np.testing.assert_allclose(wider[:, 2] - affine[:, 2], [6, 16])  # whole pixels more on every side
+    assert replace(SPEC, margin_width=1.5, margin_height=2.0).stored_size == (36, 64)
+
+
+def test_a_stored_crop_is_the_image_seen_through_its_affine(tmp_path: Path) -> None:
+    instances = one_per_image(write_pngs(tmp_path / "images", 3), boxes_each=2)
+    store = open_crops(instances, SPEC, tmp_path / "cache", threads=2)
+    assert store.images.shape == (6, 32, 24, 3)
+    assert store.usable.all()
+    assert store.left_out == []
+    for row in range(6):
+        image = smooth_image(row % 3).astype(np.float32)
+        inverse = cv2.invertAffineTransform(store.from_image[row])
+        x, y = np.meshgrid(np.arange(24), np.arange(32))
+        at = (np.stack([x, y, np.ones_like(x)], -1) @ inverse.T).astype(np.float32)
+        expected = cv2.remap(image, at[..., 0], at[..., 1], cv2.INTER_LINEAR)
+        assert np.abs(store.images[row] - expected).max() <= 2
+
+
+def test_shrinking_averages_instead_of_skipping_pixels() -> None:
+    fine = np.indices((512, 512)).sum(axis=0) % 2 * 255  # a checkerboard of single pixels: its mean is grey
+    image = np.repeat(fine[..., None], 3, axis=2).astype(np.uint8)
+    out = np.zeros((32, 24, 3), np.uint8)
+    (affine,) = image_to_crop(np.array([[150.0, 130.0, 200.0, 260.0]]), SPEC)
+    cut(image, affine, out)
+    assert out.min() > 120
+    assert out.max() < 136
+
+
+@pytest.mark.parametrize("size", [60.0, 90.0, 130.0, 260.0])  # shrinks 3 to 14 times, blocks of 2, 4, 8
+def test_averaging_moves_nothing(size: float) -> None:
+    image = np.zeros((400, 500, 3), np.uint8)
+    x, y = 241, 187
+    cv2.circle(image, (x, y), int(size / 12), (255, 255, 255), -1)
+    (affine,) = image_to_crop(np.array([[200.0, 150.0, size, size]]), SPEC)
+    out = np.zeros((32, 24, 3), np.uint8)
+    cut(image, affine, out)
+    weight = out[..., 0].astype(float)
+    found = (np.indices(weight.shape) * weight).sum(axis=(1, 2))[::-1] / weight.sum()
+    np.testing.assert_allclose(found, affine[:, :2] @ [x, y] + affine[:, 2], atol=0.15)
+
+
+def test_outside_the_image_is_black() -> None:
+    image = np.full((60, 80, 3), 200, np.uint8)
+    out = np.ones((32, 24, 3), np.uint8)
+    for box in ([-40.0, -40.0, 60.0, 80.0], [-400.0, -400.0, 600.0, 800.0]):  # plain, and averaged first
+        (affine,) = image_to_crop(np.array([box]), SPEC)
+        cut(image, affine, out)
+        assert out[0, 0].tolist() == [0, 0, 0]
+        assert out.max() == 200
+
+
+def test_formats_become_8_bit_rgb(tmp_path: Path) -> None:
+    image = smooth_image(0)
+    files = {
+        "grey.png": image[..., 0],
+        "alpha.png": np.dstack([image[..., ::-1], np.full((60, 80), 9, np.uint8)]),
+        "deep.png": image[..., ::-1].astype(np.uint16) * 257,
+    }
+    for name, pixels in files.items():
+        cv2.imwrite(str(tmp_path / name), pixels)
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), np.repeat(image[..., :1], 3, axis=2))
+    np.testing.assert_array_equal(read_image(tmp_path / "alpha.png"), image)
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), image)
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    from PIL import Image
+
+    upright = Image.fromarray(smooth_image(0))
+    exif = upright.getexif()
+    exif[0x112] = 6  # turn a quarter clockwise to see it upright
+    upright.save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(tmp_path / "turned.jpg").shape == (80, 60, 3)
+
+
+def test_a_truncated_jpeg_is_found_even_with_a_whole_thumbnail_inside(tmp_path: Path) -> None:
+    _, whole = cv2.imencode(".jpg", smooth_image(0))
+    body, thumbnail = whole.tobytes(), cv2.imencode(".jpg", smooth_image(1))[1].tobytes()
+    segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    with_thumbnail = body[:2] + segment + body[2:]
+    path = tmp_path / "a.jpg"
+    path.write_bytes(with_thumbnail)
+    assert read_image(path).shape == (60, 80, 3)
+    path.write_bytes(with_thumbnail + b"what a camera adds \xff\xda")
+    assert read_image(path).shape == (60, 80, 3)
+    path.write_bytes(with_thumbnail[:-200])
+    with pytest.raises(DataError, match="truncated"):
+        read_image(path)
+
+
+def spoil(files: list[Path]) -> list[str]:
+    """Five ways of being unusable, in turn; what each is called."""
+    _, jpeg = cv2.imencode(".jpg", smooth_image(0))
+    contents = [None, b"", b"not an image at all", jpeg.tobytes()[: len(jpeg) // 2], files[3].read_bytes()[:-900]]
+    for file, content in zip(files, contents, strict=True):
+        file.unlink()
+        if content is not None:
+            file.write_bytes(content)
+    not_image = "not an image OpenCV can decode"
+    return [f"{f}: {why}" for f, why in zip(files, ["missing", "empty file", not_image, "truncated", not_image])]
+
+
+def test_unusable_images_are_left_out_with_their_names(tmp_path: Path) -> None:
+    files = write_pngs(tmp_path / "images", 100)
+    expected = spoil(files[10:15])
+    store = open_crops(one_per_image(files, boxes_each=2), SPEC, tmp_path / "cache")
+    assert sorted(store.left_out) == sorted(expected)
+    assert np.flatnonzero(~store.usable).tolist() == [*range(10, 15), *range(110, 115)]
+    again = open_crops(one_per_image(files, boxes_each=2), SPEC, tmp_path / "cache")
+    assert again.left_out == store.left_out
+
+
+def test_more_than_five_per_cent_unusable_stops_and_names_the_folder(tmp_path: Path) -> None:
+    files = write_pngs(tmp_path / "images", 99)
+    spoil(files[10:15])
+    with pytest.raises(DataError) as error:
+        open_crops(one_per_image(files), SPEC, tmp_path / "cache")
+    assert str(error.value).startswith(
+        f"{tmp_path / 'images'}: 5 of 99 images cannot be used and at most 5% may be left out: 010.png (missing), "
+    )
+    assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_an_empty_box_is_named(tmp_path: Path) -> None:
+    instances = one_per_image(write_pngs(tmp_path / "images", 2))
+    instances.boxes[1, 2] = 0
+    with pytest.raises(DataError, match=r"annotation 101 of .*001\.png: box .* above 0"):
+        open_crops(instances, SPEC, tmp_path / "cache")
+
+
+def test_no_instances_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no annotated object"):
+        open_crops(one_per_image([]), SPEC, tmp_path / "cache")
+
+
+def test_the_key_follows_content_not_names(tmp_path: Path) -> None:
+    files = write_pngs(tmp_path / "images", 2)
+    key = content_key(one_per_image(files), SPEC)
+    moved = [file.rename(tmp_path / f"renamed{i}.png") for i, file in enumerate(files)]
+    assert content_key(one_per_image(moved), SPEC) == key
+    keys = {key, content_key(one_per_image(moved), replace(SPEC, margin_width=1.5))}
+    keys.add(content_key(one_per_image(moved).take(np.array([1])), SPEC))
+    keys.add(content_key(one_per_image(moved[::-1]), SPEC))
+    shifted = one_per_image(moved)
+    shifted.boxes[0, 0] += 1e-9
+    keys.add(content_key(shifted, SPEC))
+    changed = bytearray(moved[0].read_bytes())
+    changed[-20] ^= 1  # same size, same path: only the content and its time differ
+    moved[0].write_bytes(changed)
+    keys.add(content_key(one_per_image(moved), SPEC))
+    assert len(keys) == 6
+
+
+def test_each_image_is_decoded_once_and_an_open_store_decodes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+    monkeypatch.setattr(crops_module, "read_image", lambda path: decoded.append(path) or read_image(path))
+    instances = one_per_image(write_pngs(tmp_path / "images", 4), boxes_each=3)
+    said = []
+    open_crops(instances, SPEC, tmp_path / "cache", lambda done, total: said.append((done, total)))
+    assert sorted(decoded) == list(instances.image_files)
+    assert said == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    open_crops(instances, SPEC, tmp_path / "cache")
+    assert len(decoded) == 4
+
+
+def test_an_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    instances = one_per_image(write_pngs(tmp_path / "images", 4))
+    with pytest.raises(KeyboardInterrupt):
+        open_crops(instances, SPEC, tmp_path / "cache", interrupt)
+    assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+BUILDER = """
+import runpy, sys, time
+from pathlib import Path
+tests = runpy.run_path(sys.argv[1])
+folder, wait_s = Path(sys.argv[2]), float(sys.argv[3])
+files = sorted((folder / "images").glob("*.png"))
+def slowly(done, total):
+    print(done, flush=True)
+    time.sleep(wait_s)
+print("ready", flush=True)
+store = tests["open_crops"](tests["one_per_image"](files), tests["SPEC"], folder / "cache", slowly, 1)
+print("rows", len(store.images), int(store.images.sum()), flush=True)
+"""
+
+
+def builder(folder: Path, wait_s: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", BUILDER, __file__, str(folder), str(wait_s)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_at_once_make_one_store(tmp_path: Path) -> None:
+    write_pngs(tmp_path / "images", 8)
+    both = [builder(tmp_path, 0.1), builder(tmp_path, 0.1)]
+    said = [process.communicate(timeout=60)[0].splitlines() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted(len(lines) for lines in said) == [2, 10]  # one built 8 images, the other only opened
+    assert said[0][-1] == said[1][-1]
+    assert len(list((tmp_path / "cache").glob("crops-*/images.npy"))) == 1
+
+
+def test_a_killed_builder_leaves_no_store_and_the_next_one_builds(tmp_path: Path) -> None:
+    files = write_pngs(tmp_path / "images", 8)
+    process = builder(tmp_path, 30)
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "1\n"]  # midway, holding the lock
+    waiting = builder(tmp_path, 0)
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline() == "ready\n"
+    time.sleep(0.2)
+    assert sorted(p.suffix for p in (tmp_path / "cache").iterdir()) == [".lock", ".unfinished"]
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    said = waiting.communicate(timeout=60)[0].splitlines()
+    assert said[:-1] == [str(i + 1) for i in range(8)]
+    store = open_crops(one_per_image(files), SPEC, tmp_path / "cache")
+    assert said[-1] == f"rows 8 {store.images.sum()}"
+    assert sorted(p.suffix for p in (tmp_path / "cache").iterdir()) == ["", ".lock"]
+
+
+def test_the_store_cannot_be_written_through(tmp_path: Path) -> None:
+    store = open_crops(one_per_image(write_pngs(tmp_path / "images", 1)), SPEC, tmp_path / "cache")
+    with pytest.raises(ValueError, match="read-only"):
+        store.images[0] = 0

@@ -1,0 +1,485 @@
+"""The search without Ray: the same record gives the same proposals and decisions, whatever interrupts it."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from posesweep.errors import SweepError
+from posesweep.search_spaces.schema import DataSpec, EarlyTerminate, Metric, Sweep
+from posesweep.search_spaces.schema import Search as SearchBlock
+from posesweep.search_spaces.parameters import Parameter
+from posesweep.trainables.proposals import as_sampled
+from posesweep.trainables.search import Proposal, Search, longest_training, rule_of
+
+SPACE = {
+    "lr0": Parameter(kind="float", low=1e-5, high=1e-1, log=True),
+    "codec": Parameter(kind="categorical", values=("heatmap", "simcc")),
+    "sigma": Parameter(kind="float", low=1.0, high=4.0, step=0.1, when={"codec": ["heatmap"]}),
+    "imgsz": Parameter(kind="categorical", values=([192, 256], [256, 256], None)),
+    "freeze": Parameter(kind="int", low=0, high=4),
+    "loss": Parameter(kind="constant", values=("mse",)),
+}
+BASELINE = {"lr0": 5e-4, "codec": "heatmap", "sigma": 2.0, "imgsz": [192, 256], "freeze": 0, "loss": "mse"}
+SIMCC = {"lr0": 1e-3, "codec": "simcc", "imgsz": None, "freeze": 1, "loss": "mse"}
+
+
+def sweep_of(**blocks: Any) -> Sweep:
+    given = {
+        "name": "toy",
+        "data": DataSpec(train="train.json"),
+        "fixed": {"epochs": 9},
+        "parameters": SPACE,
+        "baseline": BASELINE,
+        "try_first": (SIMCC,),
+        "search": SearchBlock(trials=20, startup_trials=5, seed=3),
+        "early_terminate": EarlyTerminate(type="asha", min_epochs=1, eta=3),
+    }
+    return Sweep(**{**given, **blocks})
+
+
+def score(params: dict[str, Any], epoch: int) -> float:
+    """A learning curve: best near lr0 = 1e-3, and simcc; diverges far above."""
+    if params["lr0"] > 3e-2 and epoch == 2:
+        return math.nan
+    top = (
+        0.8 - 0.1 * abs(math.log10(params["lr0"]) + 3) - 0.05 * (params["codec"] == "heatmap") - 0.01 * params["freeze"]
+    )
+    return round(top * (1 - math.exp(-epoch / 4)), 6)
+
+
+class Killed(Exception):
+    """The driver died here."""
+
+
+class Driver:
+    """What the sweep does with a search, one trial at a time; dies after `events` reports or proposals.
+
+    `disk` is the trials' own metrics files; it outlives the driver, and is written before the search hears of an epoch.
+    """
+
+    def __init__(self, sweep: Sweep, folder: Path, disk: dict[int, list[tuple[int, float]]]) -> None:
+        self.search = Search.open(sweep, folder)
+        self.disk = disk
+        self.epochs = longest_training(sweep)
+
+    def run(self, events: int | None = None) -> None:
+        self.left = math.inf if events is None else events
+        todo = self.search.unfinished()
+        while proposal := todo.pop(0) if todo else self.search.next_trial():
+            self._event()
+            self._train(proposal)
+
+    def _train(self, trial: Proposal) -> None:
+        rows = self.disk.setdefault(trial.number, [])
+        reason = self.search.catch_up(trial.number, rows)
+        for epoch in range(len(rows) + 1, self.epochs + 1):
+            if reason:
+                return
+            value = score(trial.params, epoch)
+            rows.append((epoch, value))
+            self._event()
+            reason = self.search.report(trial.number, epoch, value)
+            self._event()
+        if not reason:
+            self.search.finish(trial.number, {"cost": 1.5})
+
+    def _event(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+
+
+def record(folder: Path) -> list[Any]:
+    """All that a journal says of the trials, without times."""
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / "journal.log"))
+    study = optuna.load_study(study_name="toy", storage=optuna.storages.JournalStorage(backend))
+    return [
+        (t.number, t.state.name, t.params, t.values, t.intermediate_values, t.user_attrs, str(t.distributions))
+        for t in study.get_trials()
+    ]
+
+
+RULES = {
+    "asha": EarlyTerminate(type="asha", min_epochs=1, eta=3),
+    "hyperband": EarlyTerminate(type="hyperband", min_epochs=1, eta=2),
+    "median": EarlyTerminate(type="median", min_epochs=2, startup_trials=3),
+    "none": EarlyTerminate(type="none"),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_killed_between_any_two_events_it_goes_on_the_same(tmp_path: Path, rule: str) -> None:
+    """Killed every few events, ten times over, against a run in one piece."""
+    sweep = sweep_of(early_terminate=RULES[rule])
+    Driver(sweep, tmp_path / "whole", {}).run()
+    rng = np.random.default_rng(len(rule))
+    for attempt in range(2):
+        folder, disk, kills = tmp_path / f"killed{attempt}", {}, 0
+        while True:
+            try:
+                Driver(sweep, folder, disk).run(events=int(rng.integers(1, 25)))
+                break
+            except Killed:
+                kills += 1
+        assert kills > 3
+        assert record(folder) == record(tmp_path / "whole")
+
+
+def test_killed_at_any_byte_of_the_journal_it_goes_on_the_same(tmp_path: Path) -> None:
+    """The journal ends anywhere, mid-line too, with the lock still there: every write of the search is tried."""
+    sweep = sweep_of(search=SearchBlock(trials=8, startup_trials=3, seed=1))
+    driver = Driver(sweep, tmp_path / "whole", {})
+    driver.run()
+    whole, expected = (tmp_path / "whole" / "journal.log").read_bytes(), record(tmp_path / "whole")
+    assert {row[1] for row in expected} == {"COMPLETE", "PRUNED"}
+    ends = np.flatnonzero(np.frombuffer(whole, np.uint8) == ord("\n"))
+    for n, cut in enumerate(ends[::6]):
+        folder = tmp_path / f"cut{n}"
+        folder.mkdir()
+        (folder / "journal.log").write_bytes(whole[: cut + 1 + n % 5 * 9])
+        os.symlink(folder / "journal.log", folder / "journal.log.lock")
+        # the trials' own files know at most one epoch more than the journal: here they know all of it, or nothing
+        disk = {k: list(v) for k, v in driver.disk.items()} if n % 2 else {}
+        Driver(sweep, folder, disk).run()
+        assert record(folder) == expected, cut
+
+
+def test_proposals_do_not_depend_on_the_process(tmp_path: Path) -> None:
+    """Python's string hashes differ from process to process; sets of parameter names must not show in a proposal."""
+    code = textwrap.dedent("""
+        import importlib.util, json, sys, pathlib
+        spec = importlib.util.spec_from_file_location("t", sys.argv[1])
+        t = importlib.util.module_from_spec(spec); spec.loader.exec_module(t)
+        t.Driver(t.sweep_of(), pathlib.Path(sys.argv[2]), {}).run()
+        print(json.dumps([row[2] for row in t.record(pathlib.Path(sys.argv[2]))]))
+    """)
+    root = Path(__file__).resolve().parents[2]
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", code, __file__, str(tmp_path / seed)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=root,
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+        for seed in ("1", "2")
+    ]
+    assert json.loads(runs[0].stdout.splitlines()[-1]) == json.loads(runs[1].stdout.splitlines()[-1])
+
+
+def test_order_and_roles(tmp_path: Path) -> None:
+    search = Search.open(sweep_of(search=SearchBlock(trials=4, startup_trials=2)), tmp_path)
+    proposals = [search.next_trial() for _ in range(4)]
+    assert [p and (p.number, p.role) for p in proposals] == [
+        (0, "baseline"),
+        (1, "try_first"),
+        (2, "search"),
+        (3, "search"),
+    ]
+    assert proposals[0] and proposals[0].params == BASELINE
+    assert proposals[1] and proposals[1].params == SIMCC
+    assert search.next_trial() is None
+    assert search.unfinished() == proposals, "as they were proposed: lists are lists, None is None"
+    assert search.left == 4
+    search.finish(0)
+    assert search.left == 3
+    search.extend(2)
+    assert Search.open(sweep_of(search=SearchBlock(trials=4, startup_trials=2)), tmp_path).wanted == 6
+    assert search.next_trial() is not None
+
+
+@pytest.mark.parametrize("method", ["tpe", "random"])
+def test_only_active_parameters_are_proposed_and_lie_in_the_space(tmp_path: Path, method: str) -> None:
+    sweep = sweep_of(search=SearchBlock(method=method, trials=40, startup_trials=5))
+    driver = Driver(sweep, tmp_path, {})
+    driver.run()
+    trials = [search_trial for search_trial in driver.search._trials()]
+    for trial in trials:
+        params = {name: value for name, value in trial.params.items()}
+        assert ("sigma" in params) == (params["codec"] == "heatmap")
+        assert set(SPACE) - {"sigma"} <= set(params)
+        assert params["imgsz"] in ("[192, 256]", "[256, 256]", None)
+        if "sigma" in params:
+            assert SPACE["sigma"].settle(params["sigma"]) == params["sigma"], (
+                "on its steps, without noise in the digits"
+            )
+    assert {t.params["codec"] for t in trials[2:]} == {"heatmap", "simcc"}
+
+
+def test_no_proposal_twice_while_there_is_anything_new(tmp_path: Path) -> None:
+    space = {"freeze": Parameter(kind="int", low=0, high=3), "udp": Parameter(kind="categorical", values=(True, False))}
+    sweep = sweep_of(
+        parameters=space,
+        baseline={"freeze": 0, "udp": True},
+        try_first=(),
+        search=SearchBlock(trials=7, startup_trials=2),
+    )
+    search = Search.open(sweep, tmp_path)
+    seen = []
+    while proposal := search.next_trial():
+        seen.append(tuple(proposal.params.values()))
+        search.report(proposal.number, 9, 0.5)
+        search.finish(proposal.number)
+    assert len(set(seen)) == 7
+
+
+def test_grid(tmp_path: Path) -> None:
+    space = {
+        "codec": SPACE["codec"],
+        "sigma": Parameter(kind="float", low=1, high=2, step=0.5, when={"codec": ["heatmap"]}),
+    }
+    first = {"codec": "simcc"}
+    sweep = sweep_of(parameters=space, baseline=first, try_first=(), search=SearchBlock(method="grid", trials=50))
+    search = Search.open(sweep, tmp_path)
+    proposals = []
+    while proposal := search.next_trial():
+        proposals.append(proposal.params)
+    heatmaps = [{"codec": "heatmap", "sigma": sigma} for sigma in (1.0, 1.5, 2.0)]
+    assert proposals == [first, *heatmaps, {"codec": "simcc"}]
+
+
+def end_of(search: Search, number: int) -> tuple[str, dict[str, Any]]:
+    trial = search._trials()[number]
+    attrs = {name: value for name, value in trial.user_attrs.items() if name != "ending"}
+    return trial.state.name, attrs
+
+
+def test_each_ending_is_told_truthfully(tmp_path: Path) -> None:
+    search = Search.open(sweep_of(), tmp_path)
+    for _ in range(6):
+        search.next_trial()
+    for epoch, value in [(1, 0.3), (2, 0.6), (3, 0.5)]:
+        assert search.report(0, epoch, value) is None
+    search.finish(0, {"cost": 1.5})
+    assert end_of(search, 0) == (
+        "COMPLETE",
+        {"role": "baseline", "epochs": 3, "best": 0.6, "best_epoch": 2, "cost": 1.5},
+    )
+    assert search._trials()[0].value == 0.6
+
+    reason = "stopped at epoch 1: val/AP 0.200 is below 0.300, the one other trial that came this far"
+    assert search.report(1, 1, 0.2) == reason
+    pruned = {"role": "try_first", "epochs": 1, "best": 0.2, "best_epoch": 1, "stop_reason": reason}
+    assert end_of(search, 1) == ("PRUNED", pruned)
+    assert search.report(1, 1, 0.2) == reason, "told again"
+    search.finish(1)
+    search.fail(1, "late")
+    assert end_of(search, 1) == ("PRUNED", pruned), "what has ended stays as it is"
+
+    search.fail(2, "RuntimeError: out of memory")
+    assert end_of(search, 2) == ("FAIL", {"role": "search", "epochs": 0, "stop_reason": "RuntimeError: out of memory"})
+
+    search.report(3, 1, 0.9)
+    search.diverge(3, 2, "the loss is nan in epoch 2")
+    assert end_of(search, 3)[0] == "PRUNED"
+    assert end_of(search, 3)[1]["diverged"] is True
+    assert search._trials()[3].intermediate_values == {1: 0.9}, "nothing made up"
+
+    assert search.report(4, 1, math.inf) == "diverged: val/AP is inf after epoch 1"
+    search.finish(5)
+    assert end_of(search, 5)[1]["stop_reason"] == "it ended without a value of val/AP"
+    assert search.counts() == {"finished": 1, "pruned": 1, "diverged": 2, "failed": 2}
+    assert search.unfinished() == []
+
+
+def test_an_epoch_told_again_changes_and_decides_nothing(tmp_path: Path) -> None:
+    search = Search.open(sweep_of(), tmp_path)
+    for _ in range(3):
+        search.next_trial()
+    assert search.report(1, 1, 0.2) is None, "the first at this rung"
+    search.report(0, 1, 0.9)
+    size = (tmp_path / "journal.log").stat().st_size
+    assert search.report(1, 1, 0.2) is None
+    assert search.report(1, 1, 0.1) is None
+    assert (tmp_path / "journal.log").stat().st_size == size
+    assert search.catch_up(2, [(2, 0.5), (1, 0.4), (3, None)]) is not None, "the rung it was not heard of yet"
+
+
+def test_minimize(tmp_path: Path) -> None:
+    sweep = sweep_of(metric=Metric(name="val/NME"))
+    search = Search.open(sweep, tmp_path)
+    for _ in range(3):
+        search.next_trial()
+    search.report(0, 1, 0.1)
+    search.report(0, 2, 0.05)
+    assert search.report(1, 1, 0.2) == (
+        "stopped at epoch 1: val/NME 0.200 is above 0.100, the one other trial that came this far"
+    )
+    assert search.report(2, 1, 0.09) is None
+    search.finish(0)
+    assert end_of(search, 0)[1]["best"] == 0.05
+    assert search.history() == {0: {1: -0.1, 2: -0.05}, 1: {1: -0.2}, 2: {1: -0.09}}
+
+
+def test_searched_epochs(tmp_path: Path) -> None:
+    """A trial whose own training is short ends at a rung by finishing, not by being stopped."""
+    space = {"epochs": Parameter(kind="categorical", values=(3, 27)), "lr0": SPACE["lr0"]}
+    short = {"epochs": 3, "lr0": 1e-3}
+    sweep = sweep_of(parameters=space, fixed={}, baseline={"epochs": 27, "lr0": 1e-3}, try_first=(short,))
+    assert rule_of(sweep).max_epochs == 27
+    search = Search.open(sweep, tmp_path)
+    search.next_trial(), search.next_trial()
+    for epoch in (1, 2, 3):
+        search.report(1, epoch, 0.5)
+        search.report(0, epoch, 0.9)
+    assert search.report(1, 3, 0.1) is None
+    assert len(search.unfinished()) == 2
+
+
+def run_toy(sweep: Sweep, folder: Path, curve: Callable[[dict[str, Any], int], float]) -> list[dict[str, Any]]:
+    search, proposed = Search.open(sweep, folder), []
+    while proposal := search.next_trial():
+        proposed.append(proposal.params)
+        for epoch in range(1, 10):
+            if search.report(proposal.number, epoch, curve(proposal.params, epoch)):
+                break
+        search.finish(proposal.number)
+    return proposed
+
+
+PLAIN = {
+    "x": Parameter(kind="float", low=0.0, high=1.0),
+    "y": Parameter(kind="float", low=0.0, high=1.0),
+}
+
+
+@pytest.mark.parametrize("rule", ["asha", "none"])
+def test_tpe_finds_a_planted_optimum_that_random_does_not(tmp_path: Path, rule: str) -> None:
+    def distance(params: dict[str, Any]) -> float:
+        return math.hypot(params["x"] - 0.8, params["y"] - 0.3)
+
+    def curve(params: dict[str, Any], epoch: int) -> float:
+        return (1 - distance(params)) * (1 - 0.5**epoch)
+
+    late: dict[str, list[float]] = {"tpe": [], "random": []}
+    for method in late:
+        for seed in range(4):
+            sweep = sweep_of(
+                parameters=PLAIN,
+                baseline={"x": 0.1, "y": 0.9},
+                try_first=(),
+                search=SearchBlock(method=method, trials=50, startup_trials=10, seed=seed),
+                early_terminate=RULES[rule],
+            )
+            proposed = run_toy(sweep, tmp_path / f"{method}{seed}", curve)
+            late[method] += [distance(params) for params in proposed[30:]]
+    assert np.median(late["tpe"]) < 0.5 * np.median(late["random"])
+
+
+def test_tpe_keeps_away_from_what_diverged_however_far_it_came(tmp_path: Path) -> None:
+    """Above x = 0.5 a trial looks better than any other until it diverges in epoch 8, past the rungs at 1 and 3."""
+
+    def curve(params: dict[str, Any], epoch: int) -> float:
+        if params["x"] > 0.5:
+            return math.nan if epoch == 8 else 0.5 + 0.4 * params["x"]
+        return 0.4 + 0.1 * params["x"]
+
+    late = []
+    for seed in range(4):
+        sweep = sweep_of(
+            parameters=PLAIN,
+            baseline={"x": 0.2, "y": 0.5},
+            try_first=(),
+            search=SearchBlock(trials=50, startup_trials=10, seed=seed),
+        )
+        late += [params["x"] > 0.5 for params in run_toy(sweep, tmp_path / str(seed), curve)[30:]]
+    assert np.mean(late) < 0.2, "half of them, if nothing were learned"
+
+
+def test_a_poor_baseline_does_not_draw_the_sampler(tmp_path: Path) -> None:
+    """It trains to the end, where TPE would rank it above every pruned trial; it is shown as pruned."""
+    sweep = sweep_of(early_terminate=EarlyTerminate(type="asha", min_epochs=1, eta=3))
+    search = Search.open(sweep, tmp_path)
+    for _ in range(3):
+        search.next_trial()
+    for epoch in range(1, 10):
+        search.report(0, epoch, 0.1)
+    search.finish(0)
+    search.report(1, 1, 0.5)
+    seen = as_sampled(sweep, search.rule, search._trials(), search.history())
+    assert (seen[0].state, seen[0].intermediate_values) == (TrialState.PRUNED, {1: 0.1})
+    assert search._trials()[0].state == TrialState.COMPLETE
+
+
+def test_values_that_an_edited_space_no_longer_holds_are_left_out(tmp_path: Path) -> None:
+    search = Search.open(sweep_of(), tmp_path)
+    for _ in range(8):
+        search.next_trial()
+    for number in range(8):
+        search.report(number, 9, 0.5)
+        search.finish(number)
+    space = {**SPACE, "codec": Parameter(kind="categorical", values=("simcc", "regression"))}
+    reopened = Search.open(sweep_of(parameters=space), tmp_path)
+    proposal = reopened.next_trial()
+    assert proposal is not None
+    assert proposal.params["codec"] in ("simcc", "regression")
+
+
+def test_a_journal_with_a_damaged_middle_is_refused(tmp_path: Path) -> None:
+    search = Search.open(sweep_of(), tmp_path)
+    search.next_trial()
+    journal = tmp_path / "journal.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([lines[0], b"\0\0\0\n", *lines[1:]]))
+    with pytest.raises(SweepError, match=r"journal\.log, line 2: the record of the search is damaged here"):
+        Search.open(sweep_of(), tmp_path)
+
+
+def test_a_journal_of_another_sweep_or_goal_is_refused(tmp_path: Path) -> None:
+    Search.open(sweep_of(), tmp_path)
+    with pytest.raises(SweepError, match="is the record of sweep 'toy', not of 'other'"):
+        Search.open(sweep_of(name="other"), tmp_path)
+    with pytest.raises(SweepError, match="was made to maximize its metric, not to minimize it"):
+        Search.open(sweep_of(metric=Metric(name="val/NME")), tmp_path)
+
+
+def test_the_sampler_is_on_record_and_nothing_warns(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    search = Search.open(sweep_of(search=SearchBlock(trials=12, startup_trials=2, seed=3)), tmp_path)
+    while proposal := search.next_trial():
+        search.report(proposal.number, 9, 0.5)
+        search.finish(proposal.number)
+    attrs = search._study.user_attrs
+    assert attrs["sampler"] == {
+        "method": "tpe",
+        "seed": 3,
+        "n_startup_trials": 2,
+        "n_ei_candidates": 24,
+        "multivariate": True,
+        "group": True,
+        "constant_liar": True,
+    }
+    assert attrs["optuna"] == optuna.__version__
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+@pytest.mark.slow
+def test_a_report_is_quick_at_a_thousand_trials(tmp_path: Path) -> None:
+    sweep = sweep_of(
+        fixed={"epochs": 30},
+        try_first=(),
+        search=SearchBlock(method="random", trials=1001),
+        early_terminate=RULES["none"],
+    )
+    search = Search.open(sweep, tmp_path)
+    while (proposal := search.next_trial()) and proposal.number < 1000:
+        for epoch in range(1, 4):
+            search.report(proposal.number, epoch, 0.5)
+        search.finish(proposal.number)
+    asha = Search.open(sweep_of(fixed={"epochs": 30}, search=SearchBlock(trials=1002)), tmp_path)
+    begin = time.perf_counter()
+    for epoch in range(1, 31):
+        asha.report(1000, epoch, 0.9)
+    assert (time.perf_counter() - begin) / 30 < 0.03

@@ -1,0 +1,197 @@
+"""Decisions worked out by hand, and equality with the schedulers of Ray."""
+
+import math
+from collections import Counter, defaultdict
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+
+from posesweep.trainables.stopping import Early, bracket_of, rungs, should_stop
+
+ASHA = Early("asha", max_epochs=30, min_epochs=1, eta=3)
+MEDIAN = Early("median", max_epochs=30, min_epochs=2, startup_trials=3)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (Early("asha", 30, 1, 3), [1, 3, 9, 27]),
+        (Early("asha", 27, 1, 3), [1, 3, 9]),  # the last epoch is the end, not a rung
+        (Early("asha", 120, 10, 3), [10, 30, 90]),
+        (Early("asha", 16, 2, 2), [2, 4, 8]),
+        (Early("asha", 5, 5, 3), []),
+        (Early("hyperband", 27, 1, 3), [1, 3, 9]),
+        (Early("median", 27, 1, 3), []),
+        (Early("none", 27, 1, 3), []),
+    ],
+)
+def test_rungs(rule: Early, expected: list[float]) -> None:
+    assert rungs(rule) == expected
+
+
+def test_asha_stops_below_the_best_third() -> None:
+    history = {n: {1: v} for n, v in enumerate([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])}
+    # the 66.67th percentile of seven values lies at position 4: 0.5
+    assert should_stop(ASHA, history, 7, 1, 0.5) is None
+    assert should_stop(ASHA, history, 7, 1, 0.4) == (
+        "stopped at epoch 1: val/AP 0.400 is below 0.500, the best third of the 7 trials that came this far"
+    )
+
+
+def test_asha_decides_at_rungs_only() -> None:
+    history = {0: {1: 0.9, 2: 0.9, 3: 0.9}, 1: {1: 0.95}}
+    assert should_stop(ASHA, history, 1, 2, 0.0) is None
+    assert should_stop(ASHA, history, 1, 3, 0.0) == (
+        "stopped at epoch 3: val/AP 0.000 is below 0.900, the one other trial that came this far"
+    )
+
+
+def test_asha_first_at_a_rung_goes_on() -> None:
+    assert should_stop(ASHA, {0: {1: 0.9}}, 1, 3, 0.0) is None
+
+
+def test_last_epoch_is_never_a_stop() -> None:
+    rule = Early("asha", max_epochs=9, min_epochs=1, eta=3)
+    history = {0: {9: 0.9}}
+    assert should_stop(rule, history, 1, 9, 0.0) is None
+
+
+def test_baseline_is_never_stopped_and_still_counts() -> None:
+    for rule in (ASHA, MEDIAN, Early("hyperband", 30)):
+        crowd = {n: {e: 0.9 for e in range(1, 10)} for n in range(1, 20)}
+        assert should_stop(rule, crowd, 0, 9, 0.0) is None
+    assert should_stop(ASHA, {0: {1: 0.9}}, 1, 1, 0.8) is not None
+
+
+def test_asha_where_not_every_epoch_is_validated() -> None:
+    """Validated every second epoch: rung 3 is met at epoch 4, rung 9 at epoch 10."""
+    history = {0: {2: 0.5, 4: 0.6, 10: 0.7}}
+    assert "at epoch 4" in (should_stop(ASHA, history, 1, 4, 0.55) or "")
+    assert should_stop(ASHA, history, 1, 10, 0.75) is None
+    assert should_stop(ASHA, {**history, 1: {4: 0.65}}, 1, 6, 0.1) is None  # its comparison at rung 3 is behind it
+
+
+def test_own_report_of_this_epoch_counts_for_nothing() -> None:
+    history = {0: {3: 0.5}, 1: {1: 0.5, 3: 0.4}}
+    assert should_stop(ASHA, history, 1, 3, 0.4) == should_stop(ASHA, {0: {3: 0.5}, 1: {1: 0.5}}, 1, 3, 0.4)
+
+
+def test_words_keep_the_metrics_sign_and_tell_close_values_apart() -> None:
+    rule = Early("asha", 30, metric="val/NME", goal="minimize")
+    assert should_stop(rule, {0: {1: -0.123441}}, 1, 1, -0.123449) == (
+        "stopped at epoch 1: val/NME 0.12345 is above 0.12344, the one other trial that came this far"
+    )
+
+
+def test_median_by_hand() -> None:
+    history = {
+        1: {1: 0.1, 2: 0.3},  # running mean up to epoch 2: 0.2
+        2: {1: 0.3, 2: 0.5, 3: 0.9},  # 0.4; epoch 3 is not looked at
+        3: {1: 0.5, 2: 0.7},  # 0.6
+        4: {1: 0.9},  # did not come this far
+        5: {1: 0.39},
+    }
+    assert should_stop(MEDIAN, history, 5, 2, 0.1) == (
+        "stopped at epoch 2: best val/AP 0.390 is below 0.400, the median of the 3 trials that came this far"
+    )
+    assert should_stop(MEDIAN, history, 5, 2, 0.4) is None
+    assert should_stop(MEDIAN, history | {5: {1: 0.45}}, 5, 2, 0.1) is None  # its best so far is above
+    assert should_stop(MEDIAN, history, 5, 1, 0.0) is None  # before min_epochs
+    two = {n: history[n] for n in (1, 2)}
+    assert should_stop(MEDIAN, two, 5, 2, 0.0) is None  # before startup_trials
+
+
+def test_none_never_stops() -> None:
+    assert should_stop(Early("none", 30), {0: {1: 1.0}}, 1, 1, 0.0) is None
+
+
+def test_hyperband_brackets_have_the_published_shares() -> None:
+    """R = 27, eta = 3: 27, 12, 6, 4 trials in the brackets that start at 1, 3, 9 and 27 epochs (Li et al., table 1)."""
+    rule = Early("hyperband", 27, 1, 3)
+    counts = Counter(bracket_of(rule, n) for n in range(49))
+    assert counts == {0: 27, 1: 12, 2: 6, 3: 4}
+    assert set(bracket_of(rule, n) for n in range(8)) >= {0, 1, 2}, "mixed from the start"
+
+
+def test_hyperband_compares_within_the_bracket() -> None:
+    rule = Early("hyperband", 27, 1, 3)
+    by_bracket = defaultdict(list)
+    for n in range(1, 60):
+        by_bracket[bracket_of(rule, n)].append(n)
+    a, b, *_ = by_bracket[0]
+    late, later, *_ = by_bracket[1]
+    free, freer, *_ = by_bracket[3]
+    assert should_stop(rule, {a: {1: 0.9}}, b, 1, 0.1) is not None
+    assert should_stop(rule, {late: {1: 0.9}}, b, 1, 0.1) is None
+    assert should_stop(rule, {late: {1: 0.9}}, later, 1, 0.1) is None, "its first rung is epoch 3"
+    assert should_stop(rule, {late: {3: 0.9}}, later, 3, 0.1) is not None
+    assert all(should_stop(rule, {free: {e: 0.9}}, freer, e, 0.1) is None for e in range(1, 28))
+
+
+class RayAsha:
+    """Ray's scheduler, driven with trials that never ran."""
+
+    def __init__(self, rule: Early) -> None:
+        self.scheduler = AsyncHyperBandScheduler(
+            time_attr="epoch",
+            metric="value",
+            mode="max",
+            max_t=rule.max_epochs,
+            grace_period=int(rule.min_epochs),
+            reduction_factor=rule.eta,
+        )
+        self.trials: dict[int, SimpleNamespace] = {}
+
+    def stops(self, number: int, epoch: int, value: float) -> bool:
+        if number not in self.trials:
+            self.trials[number] = SimpleNamespace(trial_id=str(number))
+            self.scheduler.on_trial_add(None, self.trials[number])
+        result = {"epoch": epoch, "value": value}
+        return self.scheduler.on_trial_result(None, self.trials[number], result) == TrialScheduler.STOP
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    eta=st.sampled_from([2, 3, 4, 2.5]),
+    min_epochs=st.integers(1, 4),
+    max_epochs=st.integers(4, 40),
+    levels=st.sampled_from([3, 1000]),
+)
+def test_asha_decides_as_ray(seed: int, eta: float, min_epochs: int, max_epochs: int, levels: int) -> None:
+    """Random interleavings of up to 4 trials at a time; few levels make ties. Ray would stop the baseline too."""
+    rule = Early("asha", max_epochs, min_epochs, eta)
+    ray, rng = RayAsha(rule), np.random.default_rng(seed)
+    history: dict[int, dict[int, float]] = defaultdict(dict)
+    running, started, stops = [], 0, 0
+    for _ in range(300):
+        if len(running) < 4:
+            running.append(started)
+            started += 1
+        number = int(rng.choice(running))
+        epoch = len(history[number]) + 1
+        value = float(rng.integers(levels)) / levels
+        reason = should_stop(rule, history, number, epoch, value)
+        history[number][epoch] = value
+        ray_stops = ray.stops(number, epoch, value)
+        finished = epoch >= max_epochs
+        if number != 0 and not finished:
+            assert (reason is not None) == ray_stops, (number, epoch, value, reason)
+        stops += reason is not None
+        if finished or reason:
+            running.remove(number)
+    assert stops > 0 or not rungs(rule) or started < 8
+
+
+@settings(max_examples=50, deadline=None)
+@given(eta=st.sampled_from([2, 3, 4, 2.5, 1.7]), min_epochs=st.integers(1, 10), max_epochs=st.integers(10, 300))
+def test_rungs_are_those_of_ray(eta: float, min_epochs: int, max_epochs: int) -> None:
+    rule = Early("asha", max_epochs, min_epochs, eta)
+    scheduler = RayAsha(rule).scheduler
+    of_ray = sorted(milestone for milestone, _ in scheduler._brackets[0]._rungs)
+    assert rungs(rule) == pytest.approx([m for m in of_ray if m < max_epochs])
+    assert all(math.isfinite(m) for m in rungs(rule))

@@ -1,0 +1,78 @@
+"""The sweep folder: who owns it, what it was started with, which checkpoints stay."""
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from posesweep.errors import SweepError
+from posesweep.files import read_json, write_json, write_text
+from posesweep.search_spaces.space import Sweep, differences
+
+
+def trial_folder(folder: Path, number: int) -> Path:
+    """Where a trial of the sweep leaves its record."""
+    return folder / "trials" / f"{number:04d}"
+
+
+@contextmanager
+def lease(folder: Path) -> Iterator[None]:
+    """Own the sweep folder while in this block; the kernel gives it back when this process dies, however it dies.
+
+    Raises SweepError when another living process owns it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lease.json").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = json.loads(file.read() or "{}")
+            raise SweepError(
+                f"{folder} is in use by process {holder.get('pid')} on {holder.get('host')} "
+                f"(since {holder.get('since')}); wait until it ends or stop it, then repeat the command"
+            ) from error
+        file.truncate(0)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now}, file)
+        file.flush()
+        yield
+
+
+def record_sweep(sweep: Sweep, folder: Path) -> None:
+    """Keep the sweep file in the folder. SweepError naming every difference when another one is there already."""
+    record = folder / "sweep.yaml"
+    if not record.is_file():
+        write_text(record, sweep.text)
+        return
+    changed = differences(record.read_text(encoding="utf-8"), sweep.text)
+    if changed:
+        longer = any(line.startswith("search.trials") for line in changed)
+        raise SweepError(
+            f"{folder} holds a sweep of the same name with other settings; give the changed one another name:, or put "
+            f"these back{' (more trials: --extend N)' if longer else ''}:\n"
+            + "\n".join(f"  {line}" for line in changed)
+        )
+
+
+def record_split(folder: Path, record: dict) -> None:
+    """Freeze the split in split.json; SweepError when the data are no longer those the sweep began with."""
+    file = folder / "split.json"
+    if file.is_file() and (before := read_json(file)["hash"]) != record["hash"]:
+        raise SweepError(
+            f"the data changed since {folder} was started (split {before[:12]}, now {record['hash'][:12]}), so its trials "
+            "could not be compared with new ones; give the sweep another name:, or put the data back"
+        )
+    write_json(file, record)
+
+
+def thin_checkpoints(folder: Path, ended: Collection[int], keep: Collection[int]) -> None:
+    """Remove the weights of ended trials that are not to be kept; metrics, evidence and config stay."""
+    for number in set(ended) - set(keep):
+        for checkpoint in ("last", "last.new", "last.old", "best", "best.new", "best.old"):
+            shutil.rmtree(trial_folder(folder, number) / checkpoint, ignore_errors=True)

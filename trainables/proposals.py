@@ -1,0 +1,183 @@
+"""What to try next: a pure function of the sweep, the trial's number and the trials before it.
+
+The sampler is built anew for each proposal, with a seed made of the search's seed and the trial's number, and it looks
+at a study in memory, copied from the journal. Nothing is carried from one proposal to the next, so an interrupted
+search goes on as if it had not been interrupted.
+"""
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from posesweep.search_spaces.space import Parameter, Sweep, grid, is_active
+from posesweep.trainables.stopping import BASELINE, Early, History, would_stop
+
+Values = dict[str, Any]
+DIRECTIONS = ("maximize", "minimize")
+# A small space of choices soon proposes what was tried already, and the same config again would teach nothing: the
+# sampler is asked a few times more, then chance.
+DRAWS, CHANCE_DRAWS = 8, 24
+
+# Every argument that does not warn of its removal in Optuna 6; the rest (prior_weight, gamma, weights, ...) has the
+# same defaults in 4.4 and 5.0.
+TPE_ARGUMENTS = {
+    "n_ei_candidates": 24,
+    "multivariate": True,
+    "group": True,  # parameters with `when:` are modelled together with those they appear with
+    "constant_liar": True,  # a running trial's neighbourhood is avoided
+}
+
+
+def sampler_arguments(sweep: Sweep) -> Values:
+    """What the sampler is built with, for the record; its seed is made of `seed` and the trial's number."""
+    arguments: Values = {"method": sweep.search.method, "seed": sweep.search.seed}
+    if sweep.search.method == "tpe":
+        arguments |= {"n_startup_trials": sweep.search.startup_trials, **TPE_ARGUMENTS}
+    return arguments
+
+
+def planned(sweep: Sweep) -> list[tuple[str, Values]]:
+    """The (role, values) of the trials that are not sampled: the baseline, then what the user wants tried first."""
+    return [("baseline", dict(sweep.baseline)), *(("try_first", dict(values)) for values in sweep.try_first)]
+
+
+def propose(sweep: Sweep, number: int, seen: Sequence[FrozenTrial]) -> tuple[str, Values] | None:
+    """The (role, values of the active parameters) of trial `number`; None when a grid has no more points.
+
+    `seen` are the trials as `as_sampled` shows them, in order.
+    """
+    first = planned(sweep)
+    if number < len(first):
+        return first[number]
+    if sweep.search.method == "grid":
+        points = grid(sweep)
+        at = number - len(first)
+        return ("search", points[at]) if at < len(points) else None
+    tried = [decoded(sweep, trial) for trial in seen]
+    for draw in range(DRAWS + CHANCE_DRAWS):
+        values = _draw(sweep, seen, _sampler(sweep, number, draw))
+        if values not in tried:
+            break
+    return "search", values
+
+
+def as_sampled(sweep: Sweep, rule: Early, trials: Sequence[FrozenTrial], history: History) -> list[FrozenTrial]:
+    """The trials as the sampler is to take them. TPE ranks finished trials by value, after them the pruned ones by how
+    far they came and then by value there, and ignores failed ones. So that this ranking is fair:
+
+    - a diverged trial is shown pruned without any report, which ranks behind everything: TPE learns to keep away from
+      it, however far it came before it diverged;
+    - the baseline, which is never stopped, is shown pruned where any other trial would have been stopped;
+    - a trial whose values the space no longer holds (the sweep file was edited) is shown failed.
+    """
+    return [_as_sampled(sweep, rule, trial, history) for trial in trials]
+
+
+def _as_sampled(sweep: Sweep, rule: Early, trial: FrozenTrial, history: History) -> FrozenTrial:
+    state, reports, value = trial.state, trial.intermediate_values, trial.value
+    distributions = {name: distribution(sweep.parameters[name]) for name in trial.params if name in sweep.parameters}
+    params = {name: trial.params[name] for name in distributions}
+    if not all(_holds(distributions[name], params[name]) for name in params):
+        state, params, distributions = TrialState.FAIL, {}, {}
+    elif trial.user_attrs.get("diverged"):
+        reports = {}
+    elif trial.number == BASELINE and state == TrialState.COMPLETE:
+        end = _would_end(rule, history)
+        if end is not None:
+            state = TrialState.PRUNED
+            reports = {epoch: report for epoch, report in reports.items() if epoch <= end}
+    return create_trial(
+        state=state,
+        value=value if state == TrialState.COMPLETE else None,
+        params=params,
+        distributions=distributions,
+        intermediate_values=reports,
+    )
+
+
+def _would_end(rule: Early, history: History) -> int | None:
+    """The epoch at which the baseline would have been stopped, judged by all that is known now."""
+    others = {number: rows for number, rows in history.items() if number != BASELINE}
+    rows = dict(sorted(history.get(BASELINE, {}).items()))
+    for epoch, value in rows.items():
+        before = {at: seen for at, seen in rows.items() if at < epoch}
+        if would_stop(rule, {**others, BASELINE: before}, BASELINE, epoch, value):
+            return epoch
+    return None
+
+
+def _sampler(sweep: Sweep, number: int, draw: int) -> optuna.samplers.BaseSampler:
+    seed = int(np.random.SeedSequence([sweep.search.seed, number, draw]).generate_state(1)[0])
+    if sweep.search.method == "random" or draw >= DRAWS:
+        return optuna.samplers.RandomSampler(seed=seed)
+    with warnings.catch_warnings():  # `group`: it has been called experimental since Optuna 2.8
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=sweep.search.startup_trials, **TPE_ARGUMENTS)
+
+
+def _draw(sweep: Sweep, seen: Sequence[FrozenTrial], sampler: optuna.samplers.BaseSampler) -> Values:
+    """One set of values, parameter by parameter in declared order, only those that are active given the earlier."""
+    study = optuna.create_study(direction=sweep.metric.goal, sampler=sampler)
+    study.add_trials(seen)
+    trial = study.ask()
+    values: Values = {}
+    for name, parameter in sweep.parameters.items():
+        if is_active(parameter, {**sweep.fixed, **values}):
+            values[name] = decode(parameter, _suggest(trial, name, distribution(parameter)))
+    return values
+
+
+def _suggest(trial: optuna.Trial, name: str, range_: BaseDistribution) -> Any:
+    if isinstance(range_, FloatDistribution):
+        return trial.suggest_float(name, range_.low, range_.high, log=range_.log, step=range_.step)
+    if isinstance(range_, IntDistribution):
+        return trial.suggest_int(name, range_.low, range_.high, log=range_.log, step=range_.step)
+    assert isinstance(range_, CategoricalDistribution)
+    return trial.suggest_categorical(name, range_.choices)
+
+
+def distribution(parameter: Parameter) -> BaseDistribution:
+    """The parameter in Optuna's words; a constant is a choice of one."""
+    if parameter.kind in ("categorical", "constant"):
+        return CategoricalDistribution([encode(parameter, value) for value in parameter.values])
+    low, high = parameter.bounds
+    if parameter.kind == "int":
+        return IntDistribution(low, high, log=parameter.log, step=int(parameter.step or 1))
+    return FloatDistribution(low, high, log=parameter.log, step=parameter.step)
+
+
+def encode(parameter: Parameter, value: Any) -> Any:
+    """A value as the journal holds it: a list or mapping as JSON text, because Optuna stores only plain choices."""
+    is_plain = value is None or isinstance(value, bool | int | float | str)
+    return value if is_plain or parameter.kind in ("float", "int") else json.dumps(value)
+
+
+def decode(parameter: Parameter, stored: Any) -> Any:
+    """The inverse of `encode`."""
+    if parameter.kind in ("float", "int"):
+        return parameter.on_grid(stored)  # without the last digits' noise of 0.1 + 2 * 0.1
+    return next((value for value in parameter.values if encode(parameter, value) == stored), stored)
+
+
+def encoded(sweep: Sweep, values: Mapping[str, Any]) -> tuple[Values, dict[str, BaseDistribution]]:
+    """Values and their distributions as a trial of the journal."""
+    distributions = {name: distribution(sweep.parameters[name]) for name in values}
+    return {name: encode(sweep.parameters[name], value) for name, value in values.items()}, distributions
+
+
+def decoded(sweep: Sweep, trial: FrozenTrial) -> Values:
+    """The values of a trial of the journal, in the order of the sweep file."""
+    return {name: decode(p, trial.params[name]) for name, p in sweep.parameters.items() if name in trial.params}
+
+
+def _holds(range_: BaseDistribution, stored: Any) -> bool:
+    try:
+        return range_._contains(range_.to_internal_repr(stored))
+    except ValueError:  # not one of the choices
+        return False

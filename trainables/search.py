@@ -1,0 +1,308 @@
+"""The search of one sweep: what was proposed, reported and decided, kept in an Optuna journal.
+
+`runs/<name>/journal.log` is the record and the only state. What is proposed and which trial is stopped are pure
+functions of (seed, journal), so resuming is opening the journal again, and a search that was killed at any moment goes
+on exactly as it would have (with several trials at a time: as far as they report in the same order). One process at a
+time may write: the caller holds the sweep's lease. Optuna's dashboard and importance can read along.
+
+How a trial ends, as Optuna knows it and as it is shown to the sampler (`proposals.as_sampled`):
+
+  finished   COMPLETE, its best value
+  pruned     PRUNED, the value of its last report; `stop_reason`
+  diverged   PRUNED, `diverged: true`, with what it reported before; no value is made up for the record (NaN cannot be
+             told to Optuna), the sampler is shown a trial worse than all others
+  failed     FAIL, `stop_reason`; the sampler learns nothing from it
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import optuna
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from posesweep.errors import SweepError
+from posesweep.search_spaces.space import Sweep
+from posesweep.trainables.config import TrialConfig
+from posesweep.trainables.proposals import as_sampled, decoded, encoded, propose, sampler_arguments
+from posesweep.trainables.stopping import Early, History, should_stop
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # one line per proposal and per result otherwise
+
+State = Literal["running", "finished", "pruned", "diverged", "failed"]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One trial to run: `params` are the values of its active parameters, `role` is baseline, try_first or search."""
+
+    number: int
+    params: dict[str, Any]
+    role: str
+
+
+class Search:
+    """The search of one sweep. Values are in the metric's own sign; epochs are finished epochs, from 1."""
+
+    def __init__(self, sweep: Sweep, study: optuna.Study, storage: optuna.storages.JournalStorage) -> None:
+        self._sweep = sweep
+        self._study = study
+        self._storage = storage
+        self._sign = 1.0 if sweep.metric.goal == "maximize" else -1.0
+        self.rule = rule_of(sweep)
+
+    @classmethod
+    def open(cls, sweep: Sweep, folder: Path) -> Self:
+        """Create or continue the search of `sweep` in its folder `runs/<name>`.
+
+        Raises SweepError for a journal that is damaged or belongs to another sweep or goal.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        journal = folder / "journal.log"
+        repair(journal)
+        # A lock file made with O_EXCL needs no symbolic links, which some shared disks lack.
+        backend = JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal)))
+        storage = optuna.storages.JournalStorage(backend)
+        search = cls(sweep, _study(sweep, storage, journal), storage)
+        search._carry_out_endings()
+        return search
+
+    @property
+    def wanted(self) -> int:
+        """How many trials there are to be: those of the sweep file and those it was extended by."""
+        return self._sweep.search.trials + int(self._study.user_attrs.get("extended_by", 0))
+
+    @property
+    def left(self) -> int:
+        """How many trials are still to be run: those that have not ended and those that were not proposed yet."""
+        trials = self._trials()
+        return sum(not trial.state.is_finished() for trial in trials) + max(self.wanted - len(trials), 0)
+
+    def extend(self, trials: int) -> None:
+        """Ask for `trials` more, on record."""
+        self._study.set_user_attr("extended_by", self.wanted - self._sweep.search.trials + trials)
+
+    def next_trial(self) -> Proposal | None:
+        """Propose the next trial and record it as running; None when there are as many as wanted."""
+        trials = self._trials()
+        number = len(trials)
+        if number >= self.wanted:
+            return None
+        seen = as_sampled(self._sweep, self.rule, trials, self.history())
+        proposed = propose(self._sweep, number, seen)
+        if proposed is None:
+            return None
+        role, values = proposed
+        params, distributions = encoded(self._sweep, values)
+        attrs = {"role": role}
+        running = create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attrs)
+        self._study.add_trial(running)  # one line of the journal: the whole proposal or none of it
+        return Proposal(number, values, role)
+
+    def unfinished(self) -> list[Proposal]:
+        """The trials that were proposed and have not ended, in order: to be run again, from their checkpoints."""
+        return [
+            Proposal(trial.number, decoded(self._sweep, trial), trial.user_attrs["role"])
+            for trial in self._trials()
+            if not trial.state.is_finished()
+        ]
+
+    def report(self, number: int, epoch: int, value: float) -> str | None:
+        """Record what trial `number` reached after `epoch` epochs; return why it stops here, or None.
+
+        The stop is in the journal before this returns. An epoch's first report stands: told again (a resumed trial
+        repeats an epoch), it changes and decides nothing. A value that is not a number ends the trial as diverged.
+        """
+        trial = self._trial(number)
+        if trial.state.is_finished():
+            return trial.user_attrs.get("stop_reason")
+        if epoch in trial.intermediate_values:
+            return None
+        if not math.isfinite(value):
+            reason = f"diverged: {self.rule.metric} is {value} after epoch {epoch}"
+            self.diverge(number, epoch, reason)
+            return reason
+        reason = None
+        if epoch < self._epochs_of(trial):
+            reason = should_stop(self.rule, self.history(), number, epoch, self._sign * value)
+        if reason is None:
+            self._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
+        else:
+            self._end(trial, TrialState.PRUNED, {"stop_reason": reason}, last={epoch: value})
+        return reason
+
+    def catch_up(self, number: int, rows: Iterable[tuple[int, float | None]]) -> str | None:
+        """Report the (epoch, value) of a trial's own metrics file that the journal missed; why it stops, or None.
+
+        For a resumed trial: it wrote an epoch to its file, and the driver was killed before it heard of it.
+        """
+        for epoch, value in sorted(rows):
+            reason = self.report(number, epoch, value) if value is not None else None
+            if reason is not None:
+                return reason
+        return None
+
+    def finish(self, number: int, attrs: Mapping[str, Any] | None = None) -> None:
+        """Trial `number` trained to its end; its value is its best report. `attrs` are recorded with it.
+
+        Without any report it counts as failed. Nothing happens to a trial that has ended.
+        """
+        trial = self._trial(number)
+        if not trial.intermediate_values:
+            self.fail(number, f"it ended without a value of {self.rule.metric}")
+            return
+        self._end(trial, TrialState.COMPLETE, dict(attrs or {}))
+
+    def fail(self, number: int, reason: str) -> None:
+        """Trial `number` broke, for `reason`; the sampler learns nothing from it."""
+        self._end(self._trial(number), TrialState.FAIL, {"stop_reason": reason})
+
+    def diverge(self, number: int, epoch: int, reason: str) -> None:
+        """The loss of trial `number` stopped being a number in epoch `epoch`; the sampler will keep away from it."""
+        attrs = {"diverged": True, "diverged_at": epoch, "stop_reason": reason}
+        self._end(self._trial(number), TrialState.PRUNED, attrs)
+
+    def history(self) -> History:
+        """What every trial reported, `{number: {epoch: value}}`, higher is better."""
+        if self._sign > 0:
+            return {trial.number: trial.intermediate_values for trial in self._trials()}
+        return {t.number: {epoch: -value for epoch, value in t.intermediate_values.items()} for t in self._trials()}
+
+    def counts(self) -> Counter[State]:
+        """How many trials are in which state."""
+        return Counter(state_of(trial) for trial in self._trials())
+
+    def _end(
+        self, trial: FrozenTrial, state: TrialState, attrs: dict[str, Any], last: Mapping[int, float] | None = None
+    ) -> None:
+        """End a trial after the reports it has and `last`; one that has ended stays as it is.
+
+        The whole ending goes to the journal first, in one line. Were a last value written first, a search killed in
+        between could not tell a trial that may go on from one that was never judged.
+        """
+        if trial.state.is_finished():
+            return
+        reports = {**trial.intermediate_values, **(last or {})}
+        ending = {"state": state.name, "reports": list((last or {}).items()), "attrs": self._summary(reports) | attrs}
+        self._storage.set_trial_user_attr(trial._trial_id, "ending", ending)
+        self._carry_out(self._trial(trial.number))
+
+    def _carry_out(self, trial: FrozenTrial) -> None:
+        """Do what the trial's `ending` says; doing a part of it again changes nothing."""
+        ending = trial.user_attrs["ending"]
+        for epoch, value in ending["reports"]:
+            self._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
+        for name, attr in ending["attrs"].items():
+            self._storage.set_trial_user_attr(trial._trial_id, name, attr)
+        state = TrialState[ending["state"]]
+        value = ending["attrs"]["best"] if state == TrialState.COMPLETE else None
+        self._study.tell(trial.number, value, state=state)
+
+    def _carry_out_endings(self) -> None:
+        """End the trial whose end was on record when the search was killed."""
+        for trial in self._trials():
+            if "ending" in trial.user_attrs and not trial.state.is_finished():
+                self._carry_out(trial)
+
+    def _summary(self, reports: Mapping[int, float]) -> dict[str, Any]:
+        """The attributes every ended trial has: how far it came, and its best report, the earliest of equals."""
+        if not reports:
+            return {"epochs": 0}
+        best_epoch, best = max(sorted(reports.items()), key=lambda report: self._sign * report[1])
+        return {"epochs": max(reports), "best": best, "best_epoch": best_epoch}
+
+    def _epochs_of(self, trial: FrozenTrial) -> int:
+        """The length of this trial's own training."""
+        return int(trial.params.get("epochs", self.rule.max_epochs))
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self._storage.get_all_trials(self._study._study_id, deepcopy=False)
+
+    def _trial(self, number: int) -> FrozenTrial:
+        return self._trials()[number]
+
+
+def state_of(trial: FrozenTrial) -> State:
+    """The state in the words of status.json."""
+    if trial.user_attrs.get("diverged") and trial.state == TrialState.PRUNED:
+        return "diverged"
+    names: dict[TrialState, State] = {
+        TrialState.COMPLETE: "finished",
+        TrialState.PRUNED: "pruned",
+        TrialState.FAIL: "failed",
+    }
+    return names.get(trial.state, "running")
+
+
+def rule_of(sweep: Sweep) -> Early:
+    """The stopping rule of a sweep; where `epochs` is searched, a full training is the longest there may be."""
+    early = sweep.early_terminate
+    return Early(
+        type=early.type,
+        max_epochs=longest_training(sweep),
+        min_epochs=early.min_epochs,
+        eta=early.eta,
+        startup_trials=early.startup_trials,
+        metric=sweep.metric.name,
+        goal=sweep.metric.goal,
+    )
+
+
+def longest_training(sweep: Sweep) -> int:
+    """The most epochs a trial of this sweep trains."""
+    if "epochs" in sweep.parameters:
+        parameter = sweep.parameters["epochs"]
+        return int(parameter.bounds[1] if parameter.kind in ("int", "float") else max(parameter.values))
+    return int(sweep.fixed.get("epochs", TrialConfig.model_fields["epochs"].default))
+
+
+def repair(journal: Path) -> None:
+    """Take away what a killed driver may leave: a lock that nobody holds and a last line that was not finished.
+
+    Raises SweepError when another line is damaged: then the record is not what was written.
+    """
+    for left in journal.parent.glob(f"{journal.name}.lock*"):
+        left.unlink()
+    if not journal.is_file():
+        return
+    lines = journal.read_bytes().splitlines(keepends=True)
+    whole = [_is_record(line) for line in lines]
+    if not all(whole[:-1]):
+        raise SweepError(
+            f"{journal}, line {whole.index(False) + 1}: the record of the search is damaged here; "
+            "put back a copy of the file, or start again under another name"
+        )
+    if lines and not whole[-1]:
+        with journal.open("rb+") as file:
+            file.truncate(sum(len(line) for line in lines[:-1]))
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:  # not JSON, or not UTF-8
+        return False
+
+
+def _study(sweep: Sweep, storage: optuna.storages.JournalStorage, journal: Path) -> optuna.Study:
+    """The study of `sweep` in the journal, created where it is missing."""
+    names = [study.study_name for study in storage.get_all_studies()]
+    if names and sweep.name not in names:
+        raise SweepError(f"{journal} is the record of sweep '{names[0]}', not of '{sweep.name}'; choose another folder")
+    goal = sweep.metric.goal
+    study = optuna.create_study(study_name=sweep.name, storage=storage, direction=goal, load_if_exists=True)
+    if study.direction.name.lower() != goal:
+        raise SweepError(
+            f"{journal} was made to {study.direction.name.lower()} its metric, not to {goal} it; "
+            "undo the change of metric.goal, or start under another name"
+        )
+    attrs = {"metric": sweep.metric.name, "sampler": sampler_arguments(sweep), "optuna": optuna.__version__}
+    for name, value in attrs.items():
+        if study.user_attrs.get(name) != value:
+            study.set_user_attr(name, value)
+    return study

@@ -1,0 +1,107 @@
+"""Ray Tune as the executor of a `Search`: it asks for trials and hands on what they report, and decides nothing.
+
+A trial's config is {"number", "params", "role"}. It reports {"epoch": int, "value": float | None, "state": ...} after each
+epoch, where state is running, finished, diverged or failed (the last two with "reason"), and may report whatever else it
+likes.
+A trial that Tune ends without a word of its own (time budget, Ctrl-C) stays running in the journal and is taken up again
+by the next run of the sweep.
+
+    TuneConfig(search_alg=searcher, scheduler=StudyScheduler(searcher), num_samples=search.left,
+               max_concurrent_trials=..., reuse_actors=True)
+
+`max_concurrent_trials` must be what the cluster can run at once: a trial that is proposed and has to wait was proposed
+knowing less than it could have.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from posesweep.trainables.search import Proposal, Search
+
+Result = dict[str, Any]
+
+
+class StudySearcher(Searcher):
+    """Gives Tune the trials that were interrupted, then new ones."""
+
+    def __init__(self, search: Search) -> None:
+        super().__init__()
+        self.search = search
+        self.errors: dict[str, str] = {}  # Tune's trial id -> what went wrong; Tune tells the scheduler only
+        self._numbers: dict[str, int] = {}
+        self._interrupted = search.unfinished()
+
+    def suggest(self, trial_id: str) -> Result | str:
+        """The next trial's config, or FINISHED."""
+        proposal = self._interrupted.pop(0) if self._interrupted else self.search.next_trial()
+        if proposal is None:
+            return Searcher.FINISHED
+        self._numbers[trial_id] = proposal.number
+        return config_of(proposal)
+
+    def on_trial_complete(self, trial_id: str, result: Result | None = None, error: bool = False) -> None:
+        """Record how the trial ended; one that only stopped running is left for the next run of the sweep."""
+        number = self._numbers[trial_id]
+        if error:
+            self.search.fail(number, self.errors.get(trial_id, "it ended with an error"))
+        elif result is not None and "state" in result:
+            take_in(self.search, number, result)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the journal is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: the journal is the state."""
+
+
+class StudyScheduler(FIFOScheduler):
+    """Stops the trials that the search wants stopped. `seen` hears of every report, before the decision."""
+
+    def __init__(self, searcher: StudySearcher, seen: Callable[[int, Result], None] | None = None) -> None:
+        super().__init__()
+        self._searcher = searcher
+        self._seen = seen
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: Result) -> str:
+        """Record the report; STOP when the search says so."""
+        number = trial.config["number"]
+        if self._seen is not None:
+            self._seen(number, result)
+        reason = take_in(self._searcher.search, number, result)
+        return TrialScheduler.CONTINUE if reason is None else TrialScheduler.STOP
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Keep the reason; Tune may still try the trial again."""
+        self._searcher.errors[trial.trial_id] = why(trial)
+
+
+def config_of(proposal: Proposal) -> Result:
+    """The config that a trial gets from Tune."""
+    return {"number": proposal.number, "params": proposal.params, "role": proposal.role}
+
+
+def take_in(search: Search, number: int, result: Result) -> str | None:
+    """Record one report of a trial; why the trial stops here, or None. Told twice, it changes nothing."""
+    epoch, value, state = result["epoch"], result.get("value"), result["state"]
+    if state == "diverged":
+        search.diverge(number, epoch, result["reason"])
+        return result["reason"]
+    reason = search.report(number, epoch, value) if value is not None else None
+    if state == "failed":
+        search.fail(number, result["reason"])
+    if state == "finished":
+        search.finish(number)
+    return reason
+
+
+def why(trial: Trial) -> str:
+    """What a trial last failed of, in one line: 'ValueError: ...', or that its process died."""
+    last = Path(trial.error_file).read_text(encoding="utf-8").rpartition("Failure # ")[2]
+    if "actor died" in last.lower():
+        return "its process died, killed or out of memory"
+    return [line for line in last.splitlines() if line.strip()][-1].strip()

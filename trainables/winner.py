@@ -1,0 +1,172 @@
+"""The end of a sweep: ranked table, best.yaml, report; and what one does with the winner: export, train, score."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+
+from posesweep.analysis.ranked import Ranked, RankedTrial, ranked, ranked_table
+from posesweep.analysis.report import build_report
+from posesweep.analysis.results import SweepResults, read_sweep_folder, write_results_csv
+from posesweep.errors import ConfigError, SweepError
+from posesweep.files import read_json, write_text
+from posesweep.search_spaces.document import apply_overrides
+from posesweep.trainables.checkpoint import load_weights, save_weights
+from posesweep.trainables.config import TrialConfig
+from posesweep.trainables.context import Context, in_this_process
+from posesweep.trainables.debug import print_epoch
+from posesweep.trainables.folder import trial_folder
+from posesweep.trainables.status import read_status
+from posesweep.trainables.tasks import build_task, make_config
+from posesweep.trainables.trial import run_trial, score_network
+
+
+def conclude(folder: Path) -> None:
+    """Rank a sweep folder, print the table, and write best.yaml, results.csv and report.html into it.
+
+    Raises SweepError when `folder` is no sweep. A sweep without a winner gets its report, which says why.
+    """
+    results = read_sweep_folder(folder)
+    table = ranked(results)
+    console = Console()
+    console.print(ranked_table(table))
+    for note in table.notes:
+        console.print(f"note: {note}", markup=False)
+    write_results_csv(results, folder / "results.csv")
+    if table.winner is not None:
+        write_text(folder / "best.yaml", best_yaml(results, table, table.winner))
+        console.print(f"winner: trial {table.winner.trial}; {folder / 'best.yaml'} trains it again", markup=False)
+    console.print(f"report: {build_report(folder)}", markup=False)
+
+
+def best_yaml(results: SweepResults, table: Ranked, trial: RankedTrial) -> str:
+    """The trial's full config, headed by what it reached, against what, and with what."""
+    status = results.statuses[trial.trial]
+    config = yaml.safe_load((trial_folder(results.folder, trial.trial) / "config.yaml").read_text(encoding="utf-8"))
+    config["data"]["split_hash"] = results.split["hash"]  # training refuses other data than it was chosen on
+    reached = f"{results.metric} {trial.value:.4f}" if trial.value is not None else "no score"
+    if trial.ap is not None:
+        reached = f"AP {trial.ap.value:.4f}, 95 % interval {trial.ap.low:.4f} to {trial.ap.high:.4f}"
+    tied = ", ".join(str(other.trial) for other in table.tied) if trial.rank == 1 else ""
+    ran_with = ", ".join(f"{name} {version}" for name, version in status["versions"].items())
+    header = [
+        f"The best of sweep '{results.name}': trial {trial.trial}" if trial.rank == 1 else f"Trial {trial.trial}",
+        f"reached: {reached}, at epoch {status['best_epoch']} of {status['epochs']}",
+        *([f"tied with trials {tied}: the validation set cannot tell them apart"] if tied else []),
+        f"validation split: {results.split['hash']}, {len(results.split['val'])} objects",
+        f"ran on: {status['device']}, {status['threads']} threads, {ran_with}",
+        "train it again (bit for bit the same on the same machine): posesweep train best.yaml --out runs/again",
+    ]
+    return "".join(f"# {line}\n" for line in header) + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+
+
+def export(folder: Path, out: Path, number: int | None, onnx: bool) -> None:
+    """Copy the winner, or trial `number`, to `out`: best.yaml, weights.safetensors, skeleton.yaml, evidence, ONNX.
+
+    Raises SweepError when there is no such trial or its weights were not kept, ConfigError when ONNX is not installed.
+    """
+    results = read_sweep_folder(folder)
+    table = ranked(results)
+    trial = table.winner if number is None else next((row for row in table.rows if row.trial == number), None)
+    if trial is None:
+        what = "no winner yet" if number is None else f"no trial {number}; it has {len(table.rows)} trials"
+        raise SweepError(f"{folder} has {what}")
+    weights = trial_folder(folder, trial.trial) / "best" / "weights.safetensors"
+    if not weights.is_file():
+        raise SweepError(
+            f"the weights of trial {trial.trial} were not kept (keep.checkpoints_of_top in the sweep file); train it "
+            f"again: posesweep train {trial_folder(folder, trial.trial) / 'config.yaml'} --out runs/again"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "best.yaml", best_yaml(results, table, trial))
+    write_text(out / "skeleton.yaml", yaml.safe_dump(results.split["skeleton"], sort_keys=False))
+    shutil.copyfile(weights, out / "weights.safetensors")
+    files = ["best.yaml", "skeleton.yaml", "weights.safetensors"]
+    if onnx:
+        write_onnx(read_config(out / "best.yaml"), weights, out / "model.onnx")
+        files.append("model.onnx")
+    print(f"trial {trial.trial} is in {out}: {', '.join(files)}")
+
+
+def write_onnx(config: TrialConfig, weights: Path, path: Path) -> None:
+    """The network as ONNX: normalised images float32 [batch, 3, H, W] -> heatmaps, or SimCC logits over x and y.
+
+    Raises ConfigError when the extra is not installed.
+    """
+    try:
+        import onnx  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ConfigError("--onnx needs the extra packages: pip install 'posesweep[export]'") from error
+    task = build_task(config)
+    network = task.model().eval()
+    network.load_state_dict(load_weights(weights))
+    sample = task.datasets()[1].batch(torch.arange(1).numpy(), 0)
+    height, width = sample["image"].shape[1:3]
+    outputs = ["simcc_x", "simcc_y"] if isinstance(network(torch.zeros(1, 3, height, width)), tuple) else ["heatmaps"]
+    torch.onnx.export(
+        network,
+        (torch.zeros(1, 3, height, width),),
+        str(path),
+        input_names=["images"],
+        output_names=outputs,
+        dynamic_axes={name: {0: "batch"} for name in ["images", *outputs]},
+        dynamo=False,
+    )
+
+
+def read_config(path: Path, settings: list[str] | None = None) -> TrialConfig:
+    """The config of one training from best.yaml or config.yaml, with `key=value` settings over it.
+
+    Raises ConfigError for a file that is not one, with every mistake in it.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} is not there; give the best.yaml of a sweep folder, or a trial's config.yaml")
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict) or "data" not in values:
+        raise ConfigError(f"{path} is not the config of one training; best.yaml in a sweep folder is one")
+    return make_config(apply_overrides(values, settings or []))
+
+
+def train_alone(path: Path, settings: list[str], out: Path) -> None:
+    """Train one config in this process, into `out`; repeated, it goes on from the last epoch. Prints each epoch."""
+    config = read_config(path, settings)
+    loop = run_trial(config, in_this_process(out, print_epoch))
+    best = f"{config.metric.name} {loop.best:.4f} at epoch {loop.best_epoch}" if loop.best is not None else "no score"
+    print(f"{out}: trained {loop.epoch} epochs, best {best}; weights in {out / 'best'}")
+
+
+def evaluate(folder: Path, data: Path | None, images: Path | None) -> None:
+    """Score the best weights in `folder` on its validation split, or on the COCO file `data`; prints the metrics."""
+    trial = folder
+    if not (folder / "config.yaml").is_file():
+        winner = ranked(read_sweep_folder(folder)).winner
+        if winner is None:
+            raise SweepError(f"{folder} has no winner yet, so there is nothing to score")
+        trial = trial_folder(folder, winner.trial)
+    config = read_config(trial / "config.yaml")
+    weights = load_weights(trial / "best" / "weights.safetensors")
+    if data is not None:
+        config = _on_other_data(config, data, images)
+    score = score_weights(config, weights, trial)
+    for name, value in score.items():
+        print(f"{name:>14} {value:.4f}")
+
+
+def score_weights(config: TrialConfig, weights: dict[str, torch.Tensor], folder: Path) -> dict[str, float]:
+    """The metrics of `weights` on the validation set of `config`."""
+    task = build_task(config)
+    _, val_set = task.datasets()
+    network = task.model()
+    network.load_state_dict(weights)
+    context = Context(folder, lambda row: None, torch.device("cpu"))
+    return score_network(network, task, val_set, config, context).metrics
+
+
+def _on_other_data(config: TrialConfig, data: Path, images: Path | None) -> TrialConfig:
+    spec = {**config.data.model_dump(), "val": str(data), "split_hash": None}
+    if images is not None:
+        spec["images"] = str(images)
+    return make_config({**config.model_dump(), "data": spec})
