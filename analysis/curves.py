@@ -39,21 +39,20 @@ def learning_curves(results: SweepResults) -> LearningCurves:
     for trial, rows in results.curves.dropna(subset=["value"]).groupby("trial"):
         number = int(str(trial))
         curves.append(Curve(number, states[number], rows["epoch"].to_numpy(), rows["value"].to_numpy()))
-    return LearningCurves(results.metric, tuple(curves), rung_epochs(results.sweep))
+    return LearningCurves(results.metric, tuple(curves), rung_epochs(results.sweep, results.full_epochs))
 
 
-def rung_epochs(sweep: Mapping[str, Any]) -> tuple[int, ...]:
-    """min_epochs * eta^k below the full number of epochs (ASHA: Li et al. 2020, algorithm 2); () without ASHA."""
-    stopping, fixed = sweep.get("early_terminate"), sweep.get("fixed") or {}
-    if not isinstance(stopping, dict) or stopping.get("type", "asha") != "asha":
+def rung_epochs(sweep: Mapping[str, Any], full_epochs: int | None) -> tuple[int, ...]:
+    """min_epochs * eta^k below the epochs of a whole training: where successive halving compares trials (Li et al.
+    2020, arXiv 1810.05934; of Hyperband, the bracket that starts first). () when trials are stopped otherwise."""
+    stopping = sweep.get("early_terminate")
+    if not isinstance(stopping, dict) or stopping.get("type", "asha") not in ("asha", "hyperband"):
         return ()
-    epoch, eta, last = stopping.get("min_epochs"), stopping.get("eta", 3), fixed.get("epochs")
-    if not (isinstance(epoch, int) and isinstance(eta, int | float) and isinstance(last, int)) or epoch < 1 or eta <= 1:
-        return ()
+    rung, eta = stopping.get("min_epochs", 1), stopping.get("eta", 3)
     rungs = []
-    while epoch < last:
-        rungs.append(int(epoch))
-        epoch *= eta
+    while full_epochs is not None and rung < full_epochs:
+        rungs.append(rung)
+        rung *= eta
     return tuple(rungs)
 
 

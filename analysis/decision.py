@@ -1,10 +1,23 @@
 """What a sweep found, in three plain statements: who won, what that gains, how sure it is."""
 
-from posesweep.analysis.ranked import Interval, Ranked, RankedTrial
+from collections.abc import Mapping
+from typing import Any
+
+from posesweep.analysis.ranked import Standing, Standings
+from posesweep.analysis.ranking import Interval
 from posesweep.analysis.results import SweepResults
 
+PREDICATES = {
+    "finished": "has no score",
+    "pruned": "was stopped early",
+    "diverged": "diverged",
+    "failed": "failed",
+    "running": "is still running",
+    "unknown": "cannot be read",
+}
 
-def decision(results: SweepResults, ranked: Ranked) -> tuple[str, str, str]:
+
+def decision(results: SweepResults, ranked: Standings) -> tuple[str, str, str]:
     """(the winner, the gain over the baseline, how sure)."""
     winner = ranked.winner
     if winner is None:
@@ -25,9 +38,9 @@ def _nothing(results: SweepResults) -> str:
     return "No trial has a score yet, so there is no winner."
 
 
-def _winner(winner: RankedTrial, ranked: Ranked, results: SweepResults) -> str:
+def _winner(winner: Standing, ranked: Standings, results: SweepResults) -> str:
     if winner.ap is None:
-        return f"Trial {winner.trial} did best: {results.metric} {_number(winner.value)}; an interval is not known."
+        return f"Trial {winner.trial} did best: {results.metric} {_number(winner.value)}, without an interval."
     first = f"Trial {winner.trial} did best: AP {winner.ap.value:.3f} (95 % interval {_range(winner.ap)})."
     if ranked.ranked_count == 1:
         return f"{first} It is the only trial in the ranking."
@@ -38,41 +51,50 @@ def _winner(winner: RankedTrial, ranked: Ranked, results: SweepResults) -> str:
     return f"{first} It cannot be told apart from {word} {listed(others)}: on these data they are tied."
 
 
-def _gain(winner: RankedTrial, ranked: Ranked) -> str:
+def _gain(winner: Standing, ranked: Standings) -> str:
     baseline = ranked.baseline
     if winner.role == "baseline":
         return "The baseline itself did best: the search found nothing better than the settings it began with."
-    if baseline is None or winner.gain is None:
-        return "There is no baseline with a score, so what the search gained is not known."
-    gain = winner.gain
-    of = f"the baseline (trial {baseline.trial}" + (f", AP {baseline.ap.value:.3f})" if baseline.ap else ")")
-    size = f"{gain.value:+.3f} AP over {of}, 95 % interval {_range(gain, sign=True)}"
-    if gain.low > 0:
-        return f"The gain is real: {size}."
-    return f"The gain may be chance: {size}, which includes zero."
+    if baseline is None:
+        return "No baseline was trained, so what the search gained is not known."
+    of = f"the baseline (trial {baseline.trial})"
+    if baseline.rank is None:
+        return f"What the search gained is not known: {of} {PREDICATES[baseline.state]}."
+    if winner.gain is None:
+        return f"{_number(winner.value)} against {_number(baseline.value)} of {of}; without an interval it may be chance."
+    size = f"{winner.gain.value:+.3f} AP over {of}, 95 % interval {_range(winner.gain, sign=True)}"
+    return f"The gain is real: {size}." if winner.gain.low > 0 else f"The gain may be chance: {size}."
 
 
-def _how_sure(winner: RankedTrial, ranked: Ranked, results: SweepResults) -> str:
+def _how_sure(winner: Standing, ranked: Standings, results: SweepResults) -> str:
     parts = []
     if winner.p_best is not None and ranked.ranked_count > 1:
-        parts.append(f"The chance that trial {winner.trial} is truly the best of the {ranked.ranked_count} ranked is "
-                     f"{_percent(winner.p_best)}.")  # fmt: skip
-    count = len(results.split.get("val") or ())
-    if count:
+        wins = _percent(winner.p_best)
+        parts.append(f"In {wins} of resampled validation sets, trial {winner.trial} is best of {ranked.ranked_count}.")
+    if count := len(results.split.get("val") or ()):
         parts.append(_resolution(count, winner))
     if ranked.ranked_count > 1:
-        parts.append("Picking the best of several flatters it a little; one seed each was trained.")
-    if note := (results.split.get("skeleton") or {}).get("sigmas_note"):
-        parts.append(f"{str(note)[:1].upper()}{str(note)[1:].rstrip('.')}.")
+        parts.append(
+            "Its AP is a little flattered by being the one picked, and each config was trained once: "
+            "the luck of the seed is not in these intervals."
+        )
+    if note := _sigmas_note(results.split):
+        parts.append(f"{note[:1].upper()}{note[1:].rstrip('.')}.")
     return " ".join(parts) or "The size of the validation set is not known, so neither is how sure this is."
 
 
-def _resolution(count: int, winner: RankedTrial) -> str:
+def _resolution(count: int, winner: Standing) -> str:
     said = f"The validation set holds {count} objects"
     if winner.gain is None or winner.role == "baseline":
         return f"{said}."
     half = (winner.gain.high - winner.gain.low) / 2
     return f"{said}, so a difference below about {half:.3f} AP cannot be seen on it."
+
+
+def _sigmas_note(split: Mapping[str, Any]) -> str:
+    """What the data say about OKS sigmas that nobody measured: AP then depends on a guess."""
+    said = (split.get("skeleton") or {}).get("sigmas_note")
+    return str(said or next((note for note in split.get("notes") or () if "sigmas" in str(note)), ""))
 
 
 def _range(interval: Interval, sign: bool = False) -> str:

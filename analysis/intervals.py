@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 
 from posesweep.analysis.drawing import BASELINE, GREY, INK, TIED, WINNER
-from posesweep.analysis.ranked import Interval, Ranked, RankedTrial
+from posesweep.analysis.ranked import Standing, Standings
+from posesweep.analysis.ranking import Interval
 
 
 @dataclass(frozen=True)
@@ -19,18 +20,18 @@ class IntervalRow:
     p_best: float | None
 
 
-def interval_rows(ranked: Ranked, most: int = 25) -> tuple[IntervalRow, ...]:
+def interval_rows(ranked: Standings, most: int = 25) -> tuple[IntervalRow, ...]:
     """The ranked trials that have an interval: the best `most`, and the baseline wherever it is."""
     rows = [row for row in ranked.rows if row.rank is not None and row.ap is not None]
     shown = [row for row in rows if rows.index(row) < most or row.role == "baseline"]
     return tuple(IntervalRow(_label(row), row.ap, _colour(row), row.p_best) for row in shown if row.ap is not None)
 
 
-def _label(row: RankedTrial) -> str:
+def _label(row: Standing) -> str:
     return f"trial {row.trial}" + (" (baseline)" if row.role == "baseline" else "")
 
 
-def _colour(row: RankedTrial) -> str:
+def _colour(row: Standing) -> str:
     if row.rank == 1:
         return WINNER
     if row.role == "baseline":

@@ -38,7 +38,7 @@ def slices(results: SweepResults) -> tuple[Slice, ...]:
 def _slice(trials: pd.DataFrame, name: str, stated: Mapping[str, Any]) -> Slice:
     rows = trials.dropna(subset=[PARAMS + name, "value"])
     values = rows[PARAMS + name]
-    numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and "values" not in stated
+    numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and not stated.get("values")
     categories: tuple[str, ...] = ()
     if numeric:
         places = values.to_numpy(float)

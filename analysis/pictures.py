@@ -64,8 +64,8 @@ def read_image(name: str, folder: Path) -> UInt8[np.ndarray, "H W 3"] | None:
     path = next((path for path in (Path(name), folder / name) if name and path.is_file()), None)
     if path is None:
         return None
-    # as stored: annotations refer to the pixels before any EXIF rotation
-    return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    stored = np.fromfile(path, np.uint8)
+    return cv2.imdecode(stored, cv2.IMREAD_COLOR) if len(stored) else None  # turned by EXIF, as datasets.crops reads it
 
 
 def view_of(box: Float[np.ndarray, "4"], side_px: int = SIDE_PX) -> tuple[Float[np.ndarray, "2 3"], tuple[int, int]]:

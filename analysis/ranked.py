@@ -5,24 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from posesweep.analysis import ranking
+import numpy as np
+
 from posesweep.analysis.keypoint_ap import Matches
-from posesweep.analysis.results import SweepResults
+from posesweep.analysis.ranking import MATCH_PREFIX, Bootstrap, Interval, Ranking, TrialEvidence, rank
+from posesweep.analysis.results import Evidence, SweepResults
+from posesweep.errors import SweepError
 
 AP = "val/AP"
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A value with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class RankedTrial:
+class Standing:
     """One trial. `rank` is None for those outside the ranking: stopped early, failed, still running, without a score."""
 
     trial: int
@@ -41,7 +35,8 @@ class RankedTrial:
     @property
     def in_words(self) -> str:
         """State and reason, for people."""
-        return self.reason or STATE_WORDS[self.state]
+        words = STATE_WORDS[self.state]
+        return f"{words}: {self.reason}" if self.reason and self.state != "finished" else words
 
 
 STATE_WORDS = {
@@ -55,24 +50,24 @@ STATE_WORDS = {
 
 
 @dataclass(frozen=True)
-class Ranked:
+class Standings:
     """Ranked trials first, best on top; then the others, the higher their last score the earlier."""
 
-    rows: tuple[RankedTrial, ...]
+    rows: tuple[Standing, ...]
     notes: tuple[str, ...] = ()
 
     @property
-    def winner(self) -> RankedTrial | None:
+    def winner(self) -> Standing | None:
         """The best ranked trial."""
         return next((row for row in self.rows if row.rank == 1), None)
 
     @property
-    def baseline(self) -> RankedTrial | None:
+    def baseline(self) -> Standing | None:
         """The trial with the settings the user began with."""
         return next((row for row in self.rows if row.role == "baseline"), None)
 
     @property
-    def tied(self) -> tuple[RankedTrial, ...]:
+    def tied(self) -> tuple[Standing, ...]:
         """The trials that cannot be told apart from the winner, without the winner."""
         return tuple(row for row in self.rows if row.tied and row.rank != 1)
 
@@ -82,7 +77,7 @@ class Ranked:
         return sum(row.rank is not None for row in self.rows)
 
 
-def ranked(results: SweepResults) -> Ranked:
+def ranked(results: SweepResults) -> Standings:
     """Rank the trials that were trained to the end; while none was, those that have been scored so far.
 
     By AP with paired intervals when the sweep's metric is val/AP and the predictions are there, else by the metric
@@ -91,20 +86,15 @@ def ranked(results: SweepResults) -> Ranked:
     rows = sorted(_rows(results), key=lambda row: _height(row, results), reverse=True)
     scored = [row for row in rows if row.value is not None]
     contenders = [row for row in scored if row.state == "finished"] or scored
-    notes = []
-    if results.metric == AP:
-        intervals = _intervals(results, contenders)
-    else:
-        intervals = {}
-        notes.append(f"Ranked by {results.metric}, as the sweep asks; intervals exist for {AP} only.")
+    intervals, notes = _intervals(results, contenders)
     placed = [replace(row, rank=i, **intervals.get(row.trial, {})) for i, row in enumerate(contenders, start=1)]
     ranked_trials = {row.trial for row in placed}
-    return Ranked((*placed, *(row for row in rows if row.trial not in ranked_trials)), tuple(notes))
+    return Standings((*placed, *(row for row in rows if row.trial not in ranked_trials)), notes)
 
 
-def _rows(results: SweepResults) -> list[RankedTrial]:
+def _rows(results: SweepResults) -> list[Standing]:
     return [
-        RankedTrial(
+        Standing(
             trial=record["trial"],
             role=record["role"],
             state=record["state"],
@@ -117,22 +107,48 @@ def _rows(results: SweepResults) -> list[RankedTrial]:
     ]
 
 
-def _height(row: RankedTrial, results: SweepResults) -> float:
+def _height(row: Standing, results: SweepResults) -> float:
     """The higher the better; without a value last."""
     if row.value is None:
         return -math.inf
     return row.value if results.maximize else -row.value
 
 
-def _intervals(results: SweepResults, contenders: list[RankedTrial]) -> dict[int, dict[str, Any]]:
-    """What the paired bootstrap says of each trial that has predictions, as fields of RankedTrial."""
-    matches = {}
-    for row in contenders:
-        evidence = results.evidence(row.trial)
-        stored = {k.removeprefix("match/"): v for k, v in evidence.arrays.items()} if evidence is not None else {}
-        if "matched" in stored:
-            matches[row.trial] = Matches.from_arrays(stored)
-    if not matches:
-        return {}
-    baseline = results.baseline if results.baseline in matches else None
-    return {s.trial: dict(ap=Interval(s.ap, s.low, s.high), p_best=s.p_best, tied=s.tied, gain=None if s.gain is None else Interval(s.gain, s.gain_low, s.gain_high)) for s in ranking.rank(matches, baseline)}
+def _intervals(
+    results: SweepResults, contenders: list[Standing]
+) -> tuple[dict[int, dict[str, Any]], tuple[str, ...]]:
+    """What the paired bootstrap says of each trial that has predictions, as fields of Standing; and notes."""
+    if results.metric != AP:
+        return {}, (f"Ranked by {results.metric}, as the sweep asks; intervals exist for {AP} only.",)
+    found = {row.trial: _matches(results.evidence(row.trial)) for row in contenders}
+    trials = [TrialEvidence(trial, matches) for trial, matches in found.items() if matches is not None]
+    images = next((matches.images for matches in found.values() if matches is not None), None)
+    if images is None:
+        return {}, ()
+    try:
+        ranking = rank(trials, results.baseline, Bootstrap(groups=_groups(results, images)))
+    except SweepError as error:  # trials that cannot be compared are still shown side by side
+        return {}, (f"No intervals: {error}.",)
+    return _fields(ranking), ranking.notes
+
+
+def _matches(evidence: Evidence | None) -> Matches | None:
+    arrays = evidence.arrays if evidence is not None else {}
+    saved = {name.removeprefix(MATCH_PREFIX): array for name, array in arrays.items() if name.startswith(MATCH_PREFIX)}
+    return Matches.from_arrays(saved) if saved else None
+
+
+def _groups(results: SweepResults, images: np.ndarray) -> np.ndarray | None:
+    """The group (video, animal) of each image where split.json knows them: pictures of one are not independent."""
+    groups = results.split.get("groups")
+    if not isinstance(groups, Mapping) or not all(str(image) in groups for image in images):
+        return None
+    return np.array([str(groups[str(image)]) for image in images])
+
+
+def _fields(ranking: Ranking) -> dict[int, dict[str, Any]]:
+    return {
+        row.trial: {"ap": row.ap, "p_best": row.p_best, "tied": row.tied, "gain": row.to_baseline}
+        for row in ranking.rows
+        if row.ap is not None
+    }

@@ -27,7 +27,7 @@ from posesweep.analysis.per_keypoint import (
     per_keypoint,
 )
 from posesweep.analysis.pictures import Picture, best_and_worst, draw_pictures
-from posesweep.analysis.ranked import STATE_WORDS, Ranked, ranked
+from posesweep.analysis.ranked import STATE_WORDS, Standings, ranked
 from posesweep.analysis.results import Evidence, SweepResults, read_sweep_folder
 from posesweep.files import write_text
 
@@ -49,7 +49,7 @@ def build_report(folder: Path) -> Path:
     return path
 
 
-def render(results: SweepResults, table: Ranked) -> str:
+def render(results: SweepResults, table: Standings) -> str:
     """The page as HTML."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -91,7 +91,7 @@ class Figure:
     caption: str
 
 
-def _intervals(table: Ranked) -> Figure | None:
+def _intervals(table: Standings) -> Figure | None:
     rows = interval_rows(table)
     if not rows:
         return None
@@ -104,7 +104,7 @@ def _intervals(table: Ranked) -> Figure | None:
     return Figure(Markup(drawn), caption)
 
 
-def _curves(results: SweepResults, table: Ranked) -> Figure | None:
+def _curves(results: SweepResults, table: Standings) -> Figure | None:
     numbers = learning_curves(results)
     if not numbers.curves:
         return None
@@ -121,7 +121,7 @@ def _curves(results: SweepResults, table: Ranked) -> Figure | None:
     return Figure(Markup(drawn), caption)
 
 
-def _slices(results: SweepResults, table: Ranked) -> list[Markup]:
+def _slices(results: SweepResults, table: Standings) -> list[Markup]:
     winner, baseline = _trial(table.winner), _trial(table.baseline)
     return [
         Markup(
@@ -158,7 +158,7 @@ class Predictions:
     notes: list[str]
 
 
-def _predictions(results: SweepResults, table: Ranked) -> Predictions:
+def _predictions(results: SweepResults, table: Standings) -> Predictions:
     winner, skeleton = table.winner, results.skeleton
     evidence = results.evidence(winner.trial) if winner is not None else None
     if winner is None or evidence is None:
@@ -175,7 +175,7 @@ def _predictions(results: SweepResults, table: Ranked) -> Predictions:
     return Predictions(plain_rows, other is not None, _map(by_trial, winner.trial, base), best, worst, notes)
 
 
-def _by_trial(results: SweepResults, table: Ranked) -> dict[int, PerKeypoint]:
+def _by_trial(results: SweepResults, table: Standings) -> dict[int, PerKeypoint]:
     """The best trials' numbers per keypoint, the baseline's among them, in the ranking's order."""
     skeleton = results.skeleton
     assert skeleton is not None
@@ -227,7 +227,7 @@ class Setting:
     differs: bool
 
 
-def _settings(results: SweepResults, table: Ranked) -> list[Setting]:
+def _settings(results: SweepResults, table: Standings) -> list[Setting]:
     """The winner's whole config, dotted keys, those that differ from the baseline first."""
     if table.winner is None:
         return []
@@ -312,7 +312,7 @@ def _data(results: SweepResults) -> DataFacts:
     )
 
 
-def _versions(results: SweepResults, table: Ranked) -> list[tuple[str, str]]:
+def _versions(results: SweepResults, table: Standings) -> list[tuple[str, str]]:
     """What the winner ran with (or the first trial that says), and what wrote this page."""
     order = [row.trial for row in table.rows]
     said = next((v for trial in order if (v := results.statuses.get(trial, {}).get("versions"))), {})

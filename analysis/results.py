@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from posesweep.files import read_json_lines, replacing
 
 PARAMS = "params/"  # columns of searched values carry this prefix: a search may well be over `epochs` or `seed`
 STATES = ("finished", "pruned", "diverged", "failed", "running", "unknown")
+ERRORS = ("val/NME", "val/RMSE_px", "loss")  # the smaller the better
 CURVE_COLUMNS = ("trial", "epoch", "value", "loss", "lr")
 
 
@@ -38,7 +39,7 @@ class Evidence:
     arrays: Mapping[str, np.ndarray]  # everything in the file, for ranking
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Evidence":
         """Raises KeyError for a missing array."""
         return cls(
             ids=arrays["id"],
@@ -66,7 +67,7 @@ class SweepResults:
     folder: Path
     trials: pd.DataFrame
     curves: pd.DataFrame
-    sweep: dict[str, Any]  # sweep.yaml; {} when it cannot be read
+    sweep: dict[str, Any]  # space.json, or sweep.yaml where that is missing; {} when neither can be read
     split: dict[str, Any]  # split.json; {} when it cannot be read
     statuses: dict[int, dict[str, Any]]  # status.json by trial
     notes: tuple[str, ...] = ()
@@ -99,6 +100,13 @@ class SweepResults:
         return int(rows.iloc[0]) if len(rows) else None
 
     @cached_property
+    def full_epochs(self) -> int | None:
+        """The epochs of a whole training: fixed by the sweep, or as the first trial's config has it."""
+        fixed = (self.sweep.get("fixed") or {}).get("epochs")
+        configs = (self.settings(trial).get("epochs") for trial in self.statuses)
+        return fixed if fixed is not None else next((epochs for epochs in configs if epochs is not None), None)
+
+    @cached_property
     def skeleton(self) -> Skeleton | None:
         """The skeleton frozen with the split."""
         record = self.split.get("skeleton")
@@ -106,9 +114,9 @@ class SweepResults:
 
     def evidence(self, trial: int) -> Evidence | None:
         """Predictions of the trial's best epoch, read now; None where there are none (yet). Raises SweepError."""
-        path = trial_folder(self.folder, trial) / "evidence.npz"
-        if not path.is_file():
+        if not self.trials.loc[self.trials["trial"] == trial, "has_evidence"].any():
             return None
+        path = trial_folder(self.folder, trial) / "evidence.npz"
         try:
             with np.load(path, allow_pickle=False) as stored:
                 return Evidence.from_arrays({name: stored[name] for name in stored.files})
@@ -130,7 +138,7 @@ def read_sweep_folder(folder: Path) -> SweepResults:
     """Read what is there; whatever is missing, torn or odd becomes a note. Raises SweepError for a foreign folder."""
     folder = Path(folder)
     _check_is_sweep(folder)
-    sweep, problem = _read(folder / "sweep.yaml", yaml.safe_load)
+    sweep, problem = _read_sweep(folder)
     notes = [problem]
     split, problem = _read(folder / "split.json", json.loads)
     notes.append(problem)
@@ -196,12 +204,19 @@ def _read(path: Path, parse: Any) -> tuple[dict[str, Any], str]:
     return (value, "") if isinstance(value, dict) else ({}, f"{where} is not what a sweep writes.")
 
 
+def _read_sweep(folder: Path) -> tuple[dict[str, Any], str]:
+    """The resolved sweep, or what the user wrote, which names the same things but leaves defaults out."""
+    sweep, problem = _read(folder / "space.json", json.loads)
+    return (sweep, "") if sweep else _read(folder / "sweep.yaml", yaml.safe_load)
+
+
 def _metric(sweep: Mapping[str, Any]) -> tuple[str, bool]:
     """(name, larger is better)."""
     metric = sweep.get("metric")
     if not isinstance(metric, dict):
         metric = {"name": metric or "val/AP"}
-    return str(metric.get("name", "val/AP")), metric.get("goal", "maximize") != "minimize"
+    name = str(metric.get("name", "val/AP"))
+    return name, metric.get("goal", "minimize" if name in ERRORS else "maximize") != "minimize"
 
 
 def _skeleton(record: Mapping[str, Any]) -> Skeleton:
@@ -285,9 +300,16 @@ def _trial_row(trial: _Trial) -> dict[str, Any]:
     row |= {"value": best.get(trial.metric, status.get("best"))}
     row |= {name.removeprefix("val/"): value for name, value in best.items() if name.startswith("val/")}
     row |= {"best_epoch": best.get("epoch", status.get("best_epoch")), "epochs": int(status.get("epochs") or written)}
-    for name in ("wall_s", "train_s", "val_s"):
+    for name in ("train_s", "val_s"):
         row[name] = cost.get(name, trial.epochs[name].sum() if name in trial.epochs else None)
+    row["wall_s"] = cost.get("wall_s", _wall_s(status))
     return row | {"parameters": status.get("parameters"), "has_evidence": trial.has_evidence}
+
+
+def _wall_s(status: Mapping[str, Any]) -> float | None:
+    """Seconds from a trial's start to its end; None while it runs."""
+    times = pd.to_datetime(pd.Series([status.get("started"), status.get("ended")]), errors="coerce", utc=True)
+    return None if times.isna().any() else float((times[1] - times[0]).total_seconds())
 
 
 # --- the tables ------------------------------------------------------------------------------------------------------
@@ -325,9 +347,16 @@ def _state_notes(trials: pd.DataFrame) -> list[str]:
     notes = []
     count = trials["state"].value_counts()
     if running := int(count.get("running", 0)):
-        notes.append(f"{_trials(running)} had not ended when this was read; their figures may still change.")
+        whose = (
+            "1 trial had not ended when this was read; its"
+            if running == 1
+            else (f"{running} trials had not ended when this was read; their")
+        )
+        notes.append(f"{whose} figures may still change.")
     if not count.get("finished", 0):
-        what = "Every trial failed or diverged" if set(count.index) <= {"failed", "diverged"} else "No trial has finished"
+        what = (
+            "Every trial failed or diverged" if set(count.index) <= {"failed", "diverged"} else "No trial has finished"
+        )
         notes.append(f"{what}; what follows is only what was written on the way.")
     elif count["finished"] == 1:
         notes.append("Only one trial has finished: there is nothing to compare it with yet.")
@@ -336,7 +365,3 @@ def _state_notes(trials: pd.DataFrame) -> list[str]:
         listed = ", ".join(map(str, silent["trial"]))
         notes.append(f"Without evidence.npz, so without an interval: trial {listed}.")
     return notes
-
-
-def _trials(count: int) -> str:
-    return "1 trial" if count == 1 else f"{count} trials"

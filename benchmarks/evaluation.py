@@ -58,7 +58,7 @@ def random_scene(scene: Scene, seed: int) -> tuple[Truth, Detections]:
 
 def coco_objects(truth: Truth, detections: Detections, categories: list[int] | None = None) -> tuple[COCO, COCO]:
     """The same truth and detections as pycocotools holds them."""
-    visible = np.concatenate([truth.keypoints, truth.visibility[..., None]], axis=2).reshape(len(truth.ids), -1)
+    visible = np.concatenate([truth.keypoints, truth.visibility[..., None]], axis=2)
     known = COCO()
     known.dataset = {
         "images": [{"id": int(i)} for i in truth.evaluated_images()],
@@ -68,7 +68,7 @@ def coco_objects(truth: Truth, detections: Detections, categories: list[int] | N
                 "id": int(truth.ids[i]),
                 "image_id": int(truth.image_ids[i]),
                 "category_id": int(truth.category_ids[i]),
-                "keypoints": visible[i].tolist(),
+                "keypoints": visible[i].ravel().tolist(),
                 "num_keypoints": int((truth.visibility[i] > 0).sum()),
                 "area": float(truth.areas[i]),
                 "bbox": truth.boxes[i].tolist(),

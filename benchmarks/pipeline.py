@@ -45,7 +45,7 @@ def photograph(rng: np.random.Generator) -> np.ndarray:
     """Noise with a photograph's spectrum (more of it in large shapes), 640x480: about 80 KB as a JPEG of quality 90."""
     width, height = IMAGE_SIZE
     image = np.full((height, width, 3), 128, np.float32)
-    for shape_px, contrast in ((160, 40), (64, 30), (16, 16), (4, 7), (2, 4)):
+    for shape_px, contrast in ((160, 40), (64, 30), (16, 16), (4, 9), (2, 6)):
         coarse = rng.normal(0, contrast, (height // shape_px + 2, width // shape_px + 2, 3)).astype(np.float32)
         image += cv2.resize(coarse, IMAGE_SIZE, interpolation=cv2.INTER_CUBIC)
     return np.clip(image, 0, 255).astype(np.uint8)

@@ -10,9 +10,9 @@ from posesweep.errors import DataError
 FILLED = 0.53
 
 
-def area_of_box(box: Float[np.ndarray, "*n 4"]) -> Float[np.ndarray, "*n"]:
-    """The s^2 of OKS for an object of which only the box (x, y, width, height) is known: 0.53 x width x height."""
-    return FILLED * box[..., 2] * box[..., 3]
+def areas_of(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n"]:
+    """The s^2 of OKS for objects of which only the box (x, y, width, height) is known: 0.53 x width x height."""
+    return FILLED * boxes[:, 2] * boxes[:, 3]
 
 
 def box_around(

@@ -5,18 +5,19 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from posesweep.datasets.boxes import FILLED, area_of_box, box_around
-from posesweep.datasets.images import inside, without_missing
+from posesweep.datasets.boxes import FILLED, areas_of, box_around
+from posesweep.datasets.images import PROBED, inside, without_missing
 from posesweep.datasets.instances import Instances
 from posesweep.datasets.mistakes import Mistakes
 from posesweep.datasets.skeleton import DEFAULT_NOTE, Skeleton, skeleton_from_coco_category
 from posesweep.errors import DataError, did_you_mean
 
+VISIBILITIES = frozenset((0.0, 1.0, 2.0))
 KEYS = ("images", "annotations", "categories")
 MARGIN_WITHOUT_BOX = 0.25  # of the longer side, around the keypoints of an annotation without a box
 
@@ -33,19 +34,24 @@ class _Annotation(NamedTuple):
 
 
 def read_coco(
-    json_path: Path, images: Path, skeleton: Skeleton | None = None, categories: Collection[str] | None = None
+    json_path: Path,
+    images: Path | None = None,
+    skeleton: Skeleton | None = None,
+    categories: Collection[str] | None = None,
 ) -> Instances:
     """The annotated objects of a COCO keypoint file whose images lie below the folder `images`.
 
-    `skeleton` None takes the file's own; `categories` are names, None is every category with keypoints. Rows are in
-    the order of their ids and only images that hold one are listed, so the order within the file means nothing.
-    A missing box is drawn around the labelled keypoints, a missing or zero area is 0.53 of the box; images that are
-    not there are left out; each is said once in `notes`. Annotations without a labelled keypoint stay, with
-    visibility 0: evaluation ignores them, training has to leave them out.
+    `images` None is the file's own folder, or `images` in it where the file names start there. `skeleton` None takes
+    the file's own; `categories` are names, None is every category with keypoints. Rows are in the order of their ids
+    and only images that hold one are listed, so the order within the file means nothing. A missing box is drawn around
+    the labelled keypoints, a missing or zero area is 0.53 of the box; images that are not there are left out; each is
+    said once in `notes`. Annotations without a labelled keypoint stay, with visibility 0: evaluation ignores them,
+    training has to leave them out.
     DataError: everything else that is wrong, the first ten mistakes of the file at once."""
     document = _load(json_path)
     chosen, declared = _choose_categories(document["categories"], categories, json_path)
     skeleton, notes = _agree_on_skeleton(list(chosen.values()), skeleton, json_path)
+    images = images or _folder_beside(json_path, document["images"])
     mistakes = Mistakes(json_path)
     files = _image_files(document["images"], images, mistakes)
     reader = _Reader(skeleton, files.keys(), chosen.keys(), declared)
@@ -126,7 +132,9 @@ def _own_skeleton(described: Sequence[dict[str, Any]], path: Path) -> Skeleton:
 
 def _about_inferred(skeleton: Skeleton) -> str:
     pairs = ", ".join(f"{left}/{right}" for left, right in skeleton.flip_pairs) or "none"
-    return f"skeleton taken from category '{skeleton.name}', flip pairs inferred from its names: {pairs}; {DEFAULT_NOTE}"
+    return (
+        f"skeleton taken from category '{skeleton.name}', flip pairs inferred from its names: {pairs}; {DEFAULT_NOTE}"
+    )
 
 
 def _compare_names(names: Sequence[Any], skeleton: Skeleton) -> list[str]:
@@ -146,6 +154,12 @@ def _compare_names(names: Sequence[Any], skeleton: Skeleton) -> list[str]:
             f"'{b}'); give a skeleton in the file's order"
         )
     return [f"its keypoint names are not those of skeleton {skeleton.name} ('{a}' for '{b}'); they go by their order"]
+
+
+def _folder_beside(path: Path, entries: Sequence[Any]) -> Path:
+    names = [str(entry.get("file_name")) for entry in entries[:PROBED] if isinstance(entry, dict)]
+    below = path.parent / "images"
+    return below if any((below / name).is_file() for name in names) else path.parent
 
 
 def _image_files(entries: Iterable[Any], folder: Path, mistakes: Mistakes) -> dict[int, Path]:
@@ -247,7 +261,7 @@ class _Reader:
             raise DataError(f"area {given!r} must be a number of square pixels, 0 or more")
         if area == 0:
             self.counts["area"] += 1
-            return float(area_of_box(box))
+            return float(areas_of(box[None])[0])
         return float(area)
 
     def notes(self) -> list[str]:
@@ -273,6 +287,7 @@ def _numbers(given: Any, what: str) -> Float[np.ndarray, "n"]:
 
 
 def _keypoints(given: Any, skeleton: Skeleton) -> tuple[Float[np.ndarray, "K 2"], UInt8[np.ndarray, "K"]]:
+    """Coordinates (of any value where not labelled) and visibility."""
     count = len(skeleton.keypoints)
     if given is None or given == []:
         return np.zeros((count, 2)), np.zeros(count, dtype=np.uint8)
@@ -282,17 +297,26 @@ def _keypoints(given: Any, skeleton: Skeleton) -> tuple[Float[np.ndarray, "K 2"]
             f"keypoints has {len(values)} numbers, skeleton {skeleton.name} needs {3 * count} "
             f"(x, y, visibility for {count} keypoints)"
         )
-    keypoints, visibility = values.reshape(-1, 3)[:, :2], values[2::3]
-    for k in np.flatnonzero(~np.isin(visibility, (0, 1, 2)))[:1]:
-        raise DataError(
-            f"visibility {visibility[k]:g} of keypoint '{skeleton.keypoints[k]}' must be "
-            "0 (not labelled), 1 (hidden) or 2 (visible)"
-        )
-    for k in np.flatnonzero((visibility > 0) & ~np.isfinite(keypoints).all(axis=1))[:1]:
-        x, y = keypoints[k]
-        raise DataError(f"keypoint '{skeleton.keypoints[k]}' is at ({x:g}, {y:g}); coordinates must be finite numbers")
-    labelled = visibility > 0
-    return np.where(labelled[:, None], keypoints, 0.0), visibility.astype(np.uint8)
+    points = values.reshape(-1, 3)
+    if not VISIBILITIES.issuperset(points[:, 2].tolist()):
+        _refuse_visibility(points, skeleton)
+    if not np.isfinite(values).all():
+        _refuse_labelled_without_place(points, skeleton)
+    return points[:, :2], points[:, 2].astype(np.uint8)
+
+
+def _refuse_visibility(points: Float[np.ndarray, "K 3"], skeleton: Skeleton) -> NoReturn:
+    k = next(k for k, visibility in enumerate(points[:, 2].tolist()) if visibility not in VISIBILITIES)
+    raise DataError(
+        f"visibility {points[k, 2]:g} of keypoint '{skeleton.keypoints[k]}' must be "
+        "0 (not labelled), 1 (hidden) or 2 (visible)"
+    )
+
+
+def _refuse_labelled_without_place(points: Float[np.ndarray, "K 3"], skeleton: Skeleton) -> None:
+    for name, (x, y, visibility) in zip(skeleton.keypoints, points.tolist(), strict=True):
+        if visibility > 0 and not np.isfinite((x, y)).all():
+            raise DataError(f"keypoint '{name}' is at ({x:g}, {y:g}); coordinates must be finite numbers")
 
 
 # --------------------------------------------------------------------------------------------------- as instances
@@ -303,6 +327,8 @@ def _as_instances(
 ) -> Instances:
     image_ids = np.unique(np.array([row.image_id for row in rows], dtype=np.int64))
     count = len(skeleton.keypoints)
+    keypoints = np.array([row.keypoints for row in rows]).reshape(-1, count, 2)
+    visibility = np.array([row.visibility for row in rows], dtype=np.uint8).reshape(-1, count)
     return Instances(
         skeleton=skeleton,
         image_files=tuple(files[i] for i in image_ids.tolist()),
@@ -312,8 +338,8 @@ def _as_instances(
         ids=np.array([row.id for row in rows], dtype=np.int64),
         category_ids=np.array([row.category_id for row in rows], dtype=np.int64),
         boxes=np.array([row.box for row in rows]).reshape(-1, 4),
-        keypoints=np.array([row.keypoints for row in rows]).reshape(-1, count, 2),
-        visibility=np.array([row.visibility for row in rows], dtype=np.uint8).reshape(-1, count),
+        keypoints=np.where(visibility[:, :, None] > 0, keypoints, 0.0),
+        visibility=visibility,
         areas=np.array([row.area for row in rows], dtype=np.float64),
         crowd=np.array([row.crowd for row in rows], dtype=bool),
         category_names={i: str(category.get("name", i)) for i, category in chosen.items()},

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Bool, Float
 
-from posesweep.datasets.boxes import area_of_box, box_around
-from posesweep.datasets.images import inside, without_missing
+from posesweep.datasets.boxes import areas_of, box_around
+from posesweep.datasets.images import PROBED, inside, without_missing
 from posesweep.datasets.instances import Instances
 from posesweep.datasets.mistakes import Mistakes
 from posesweep.datasets.skeleton import DEFAULT_NOTE, Skeleton, skeleton_from_names
@@ -22,7 +22,6 @@ from posesweep.errors import DataError, did_you_mean
 
 HEADER = ["scorer", "bodyparts", "coords"]
 BOX_MARGIN = 0.25  # of the longer side: openfield's mouse, labelled from snout to tail base, lies whole in its box
-PROBED = 20  # frames looked for when finding the folder that their names start from
 LEVELS = 6  # folders tried, from the table's upwards
 
 
@@ -201,7 +200,7 @@ def _as_instances(
         boxes=boxes,
         keypoints=np.where(table.labelled[:, :, None], table.points, 0.0),
         visibility=np.where(table.labelled, 2, 0).astype(np.uint8),
-        areas=area_of_box(boxes),
+        areas=areas_of(boxes),
         crowd=np.zeros(len(count), dtype=bool),
         category_names={1: "animal"},
     )

@@ -1,12 +1,12 @@
-"""An articulated horse: proportions and joint angles in, a mesh of quads and 26 named points out.
+"""An articulated horse: proportions and joint angles in, a surface of quads and 26 named points out.
 
 Lengths are metres. x points forward, y to the horse's left, z up; the ground is z = 0 and the middle of the trunk is
 above the origin. Proportions are of a riding horse of 1.55 m at the withers, read off anatomical drawings.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -93,126 +93,120 @@ class Pose:
 
 
 @dataclass(frozen=True)
-class Mesh:
-    """F quads; the normal of a quad a b c d is (c - a) x (d - b)."""
+class Surface:
+    """How F quads join the V vertices of every horse, and what each quad belongs to. The same for all horses."""
 
-    quads: Float[np.ndarray, "F 4 3"]
-    part: Int[np.ndarray, "F"]  # position in PARTS
-    along: Float[np.ndarray, "F"]  # 0 at the part's root, 1 at its end
+    faces: Int[np.ndarray, "F 4"]  # a b c d, counter-clockwise from outside: the normal is (c - a) x (d - b)
+    part: Int[np.ndarray, "F"]  # position in PARTS; the quads of a part follow one another
+    along: Float[np.ndarray, "F"]  # 0 at the part's root, 1 at its end; legs: 0.8 where the hoof begins
     top: Float[np.ndarray, "F"]  # 1 on the upper (legs: fore) side, -1 on the lower one
     flat: Bool[np.ndarray, "F"]  # hair: seen from both sides
-
-    def moved(self, quads: Float[np.ndarray, "F 4 3"]) -> "Mesh":
-        return Mesh(quads, self.part, self.along, self.top, self.flat)
 
 
 @dataclass(frozen=True)
 class Body:
-    """A posed horse."""
+    """A posed horse; `surface()` says how its vertices form quads."""
 
-    mesh: Mesh
+    vertices: Float[np.ndarray, "V 3"]
     rest: Float[np.ndarray, "F 3"]  # middles of the quads before the trunk was moved: where a coat pattern is anchored
     points: Float[np.ndarray, "26 3"]  # in the order of KEYPOINTS
 
 
-def join(meshes: Iterable[Mesh]) -> Mesh:
-    """One mesh of many."""
-    columns = zip(*((m.quads, m.part, m.along, m.top, m.flat) for m in meshes), strict=True)
-    return Mesh(*(np.concatenate(column) for column in columns))
-
-
 @dataclass(frozen=True)
 class Tube:
-    """A bent tube of R elliptic rings: `side` is the horizontal axis of each ring, `up` the other one."""
+    """Bent tubes of R elliptic rings each: `side` is the horizontal axis of a ring, `up` the other one."""
 
-    centre: Float[np.ndarray, "R 3"]
-    side: Float[np.ndarray, "R 3"]
-    half_side: Float[np.ndarray, "R"]
-    half_up: Float[np.ndarray, "R"]
+    centre: Float[np.ndarray, "... R 3"]
+    side: Float[np.ndarray, "... 3"]  # unit vectors; broadcast against `centre`
+    half_side: Float[np.ndarray, "... R"]
+    half_up: Float[np.ndarray, "... R"]
 
     @property
-    def up(self) -> Float[np.ndarray, "R 3"]:
+    def up(self) -> Float[np.ndarray, "... R 3"]:
         """Unit vectors square to `side` and to the tube's direction."""
         direction = np.empty_like(self.centre)
-        direction[1:-1] = self.centre[2:] - self.centre[:-2]
-        direction[0], direction[-1] = self.centre[1] - self.centre[0], self.centre[-1] - self.centre[-2]
-        up = _cross(direction, self.side)
-        return up / np.linalg.norm(up, axis=-1, keepdims=True)
+        direction[..., 1:-1, :] = self.centre[..., 2:, :] - self.centre[..., :-2, :]
+        direction[..., 0, :] = self.centre[..., 1, :] - self.centre[..., 0, :]
+        direction[..., -1, :] = self.centre[..., -1, :] - self.centre[..., -2, :]
+        up = _cross(direction, np.broadcast_to(self.side, direction.shape))
+        return up / np.sqrt((up * up).sum(axis=-1, keepdims=True))
 
-    def mesh(self, part: str | Int[np.ndarray, "S"], around: int, along: Float[np.ndarray, "S"] | None = None) -> Mesh:
-        """`around` quads between each two rings; `part` and `along` may be given per stretch between rings."""
-        angle = np.arange(around) * (2 * np.pi / around)
-        side = self.side * self.half_side[:, None]
-        up = self.up * self.half_up[:, None]
-        ring = self.centre[:, None] + side[:, None] * np.cos(angle)[:, None] + up[:, None] * np.sin(angle)[:, None]
-        ahead = np.roll(ring, -1, axis=1)
-        quads = np.stack([ring[:-1], ahead[:-1], ahead[1:], ring[1:]], axis=2).reshape(-1, 4, 3)
-        stretches = len(ring) - 1
-        numbers = np.full(stretches, PART_ID[part]) if isinstance(part, str) else part
-        along = (np.arange(stretches) + 0.5) / stretches if along is None else along
-        top = np.tile(np.sin(angle + np.pi / around), stretches)
-        return Mesh(quads, numbers.repeat(around), along.repeat(around), top, np.zeros(len(quads), bool))
+    def vertices(self, around: int) -> Float[np.ndarray, "V 3"]:
+        """`around` points on each ring, tube after tube."""
+        turn = np.arange(around) * (2 * np.pi / around)
+        side = (self.side * self.half_side[..., None])[..., None, :]
+        up = (self.up * self.half_up[..., None])[..., None, :]
+        ring = self.centre[..., None, :] + side * np.cos(turn)[:, None] + up * np.sin(turn)[:, None]
+        return ring.reshape(-1, 3)
 
 
 def _cross(a: Points, b: Points) -> Points:
     """np.cross without its cost for small arrays."""
-    return np.stack(
-        [
-            a[..., 1] * b[..., 2] - a[..., 2] * b[..., 1],
-            a[..., 2] * b[..., 0] - a[..., 0] * b[..., 2],
-            a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0],
-        ],
-        axis=-1,
-    )
+    out = np.empty_like(a)
+    out[..., 0] = a[..., 1] * b[..., 2] - a[..., 2] * b[..., 1]
+    out[..., 1] = a[..., 2] * b[..., 0] - a[..., 0] * b[..., 2]
+    out[..., 2] = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+    return out
 
 
-# -- trunk ------------------------------------------------------------------------------------------------------------
-#             x      z     half height, half width
-_TRUNK = np.array([
-    (-0.88, 1.22, 0.03, 0.03),
-    (-0.85, 1.22, 0.12, 0.11),
-    (-0.77, 1.22, 0.20, 0.20),
+def _smooth(table: Float[np.ndarray, "R C"], rings: int) -> Float[np.ndarray, "rings C"]:
+    """`rings` rows on the Catmull-Rom curve through the rows of `table`."""
+    at = np.linspace(0, len(table) - 1, rings)
+    row = np.minimum(at.astype(int), len(table) - 2)
+    t = (at - row)[:, None]
+    a, b, c, d = (table[(row + k).clip(0, len(table) - 1)] for k in (-1, 0, 1, 2))
+    return b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
+
+
+# -- trunk and tail ---------------------------------------------------------------------------------------------------
+#     x, z, half height, half width
+_TRUNK = _smooth(np.array([
+    (-0.88, 1.23, 0.02, 0.02),
+    (-0.85, 1.23, 0.12, 0.11),
+    (-0.77, 1.225, 0.205, 0.20),
     (-0.64, 1.22, 0.265, 0.255),
     (-0.49, 1.215, 0.295, 0.28),
-    (-0.33, 1.19, 0.295, 0.28),
-    (-0.12, 1.165, 0.305, 0.285),
-    (0.08, 1.165, 0.325, 0.275),
-    (0.26, 1.18, 0.345, 0.25),
+    (-0.33, 1.20, 0.285, 0.28),
+    (-0.12, 1.165, 0.29, 0.285),
+    (0.08, 1.155, 0.31, 0.275),
+    (0.26, 1.165, 0.335, 0.25),
     (0.41, 1.19, 0.35, 0.225),
     (0.55, 1.17, 0.31, 0.21),
     (0.67, 1.14, 0.245, 0.18),
     (0.75, 1.12, 0.16, 0.13),
-    (0.79, 1.12, 0.04, 0.04),
-])  # fmt: skip
+    (0.79, 1.12, 0.02, 0.02),
+]), 18)  # fmt: skip
 _WITHERS_X, _CROUP_X, _DOCK_X = 0.40, -0.46, -0.80
+_LEFT = np.array([0.0, 1.0, 0.0])
+_TAIL_HALF = np.array([0.05, 0.055, 0.075, 0.09, 0.085, 0.06, 0.01])
 
 
-def _trunk(build: Build) -> tuple[Mesh, Mapping[str, np.ndarray]]:
+def _trunk(build: Build) -> tuple[Tube, dict[str, np.ndarray]]:
+    """Its shape, and the keypoints of the top line."""
     x, z, high, wide = _TRUNK.T
     high, wide = high * (0.6 + 0.4 * build.girth), wide * build.girth
-    zeros = np.zeros_like(x)
-    tube = Tube(np.stack([x, zeros, z], 1), np.tile([0.0, 1.0, 0.0], (len(x), 1)), wide, high)
+    tube = Tube(np.stack([x, 0 * x, z], 1), _LEFT, wide, high)
     points = {}
     for name, at, inset in (("withers", _WITHERS_X, 0.03), ("croup", _CROUP_X, 0.03), ("tail_base", _DOCK_X, 0.04)):
         points[name] = np.array([at, 0.0, np.interp(at, x, z + high) - inset])
-    return tube.mesh("trunk", 16), points
+    return tube, points
 
 
-def _tail(pose: Pose, dock: np.ndarray) -> Mesh:
-    steps = np.linspace(0, 1, 7)
+def _tail(pose: Pose, dock: np.ndarray) -> Tube:
+    steps = np.linspace(0, 1, len(_TAIL_HALF))
     down = np.radians(35) + np.radians(52) * np.minimum(1, steps * 3) - pose.tail_lift * (1 - 0.4 * steps)
-    heading = pose.tail_sway * steps
-    step = -np.stack([np.cos(down) * np.cos(heading), np.cos(down) * np.sin(heading), np.sin(down)], 1)
-    step[:, 1] += 0.5 * np.sin(heading)
-    centre = dock + np.array([-0.02, 0, -0.01]) + np.cumsum(step * 0.14, axis=0) - step[0] * 0.14
-    half = np.array([0.05, 0.055, 0.075, 0.09, 0.085, 0.06, 0.01])
-    return Tube(centre, np.tile([0.0, 1.0, 0.0], (7, 1)), half * 0.9, half).mesh("tail", 8)
+    away = pose.tail_sway * steps
+    step = -np.stack([np.cos(down) * np.cos(away), np.cos(down) * np.sin(away) - 0.5 * np.sin(away), np.sin(down)], 1)
+    centre = dock + np.array([-0.02, 0, -0.01]) + 0.14 * (np.cumsum(step, axis=0) - step[0])
+    return Tube(centre, _LEFT, _TAIL_HALF * 0.9, _TAIL_HALF)
 
 
 # -- neck, mane, head -------------------------------------------------------------------------------------------------
-_NECK_HIGH = np.array([0.29, 0.245, 0.20, 0.165, 0.142, 0.125])
-_NECK_WIDE = np.array([0.165, 0.13, 0.105, 0.09, 0.08, 0.075])
-#  from the poll, offset up, half height, half width
+#     half height, half width
+_NECK = _smooth(np.array([
+    (0.285, 0.17), (0.245, 0.135), (0.20, 0.105), (0.165, 0.09), (0.142, 0.08), (0.125, 0.075),
+]), 8)  # fmt: skip
+#     from the poll, offset up, half height, half width
 _HEAD = np.array([
     (-0.07, 0.00, 0.05, 0.04),
     (-0.03, 0.00, 0.095, 0.07),
@@ -225,6 +219,7 @@ _HEAD = np.array([
     (0.60, -0.01, 0.052, 0.046),
     (0.62, -0.015, 0.02, 0.02),
 ])  # fmt: skip
+_EAR = np.array([(-0.02, 0.026), (0.05, 0.040), (0.10, 0.036), (0.135, 0.022), (0.165, 0.003)])  # along, half width
 
 
 def _axes(pitch: np.ndarray | float, yaw: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
@@ -235,93 +230,91 @@ def _axes(pitch: np.ndarray | float, yaw: np.ndarray | float) -> tuple[np.ndarra
 
 
 def _neck(build: Build, pose: Pose) -> Tube:
-    steps = np.linspace(0, 1, len(_NECK_HIGH))
+    steps = np.linspace(0, 1, len(_NECK))
     direction, side = _axes(pose.neck_pitch + np.radians(16) * (steps - 0.5), pose.neck_yaw * steps)
     length = 0.80 * build.neck / (len(steps) - 1)
-    root = np.array([0.50, 0.0, 1.24]) + 0.12 * np.array([0.0, 0.0, np.sin(pose.neck_pitch)])
+    root = np.array([0.50, 0.0, 1.24 + 0.12 * np.sin(pose.neck_pitch)])
     centre = root + np.cumsum(direction * length, axis=0) - direction[0] * length
-    return Tube(centre, side, _NECK_WIDE, _NECK_HIGH)
+    return Tube(centre, side, _NECK[:, 1], _NECK[:, 0])
 
 
-def _mane(neck: Tube, mane_side: float) -> Mesh:
-    """Hair from the crest down one side of the neck: two rows of quads that stand off its surface."""
-    rows = [(1.10, 0.0), (0.80, 0.68), (0.20, 1.12)]  # height and side as shares of the ring's
+def _mane(neck: Tube, mane_side: float) -> Float[np.ndarray, "V 3"]:
+    """Hair from the crest down one side of the neck: three rows of vertices that stand off its surface."""
     up, wide = neck.up * neck.half_up[:, None], neck.side * (neck.half_side[:, None] + 0.015) * mane_side
-    edge = [(neck.centre + h * up + s * wide)[1:] for h, s in rows]
-    quads = [np.stack([a[:-1], b[:-1], b[1:], a[1:]], 1) for a, b in pairwise(edge)]
-    return _flat(np.concatenate(quads), "mane")
+    rows = [(1.10, 0.0), (0.80, 0.68), (0.20, 1.12)]  # height and side as shares of the ring's
+    return np.concatenate([(neck.centre + high * up + side * wide)[_MANE_FROM:] for high, side in rows])
 
 
-def _flat(quads: Float[np.ndarray, "F 4 3"], part: str, two_sided: bool = True) -> Mesh:
-    size = len(quads)
-    along, top = np.linspace(0, 1, size), np.zeros(size)
-    return Mesh(quads, np.full(size, PART_ID[part]), along, top, np.full(size, two_sided))
+_MANE_FROM = 2  # ring of the neck
 
 
 @dataclass(frozen=True)
-class _HeadFrame:
+class _Skull:
     """The head's own axes at the poll."""
 
     origin: np.ndarray
-    forward: np.ndarray
-    left: np.ndarray
-    up: np.ndarray
-    scale: float
+    axes: np.ndarray  # rows: forward, left, up; times the head's size
 
-    def at(self, forward: float, left: float, up: float) -> np.ndarray:
-        return self.origin + self.scale * (forward * self.forward + left * self.left + up * self.up)
+    def at(self, places: np.ndarray | Sequence[float]) -> np.ndarray:
+        """From (forward, left, up) in the head to the horse's axes."""
+        return self.origin + np.asarray(places) @ self.axes
 
 
-def _head_frame(build: Build, pose: Pose, neck: Tube) -> _HeadFrame:
+def _skull(build: Build, pose: Pose, neck: Tube) -> _Skull:
     forward, left = _axes(pose.head_pitch, pose.neck_yaw + pose.head_yaw)
-    return _HeadFrame(neck.centre[-1], forward, left, _cross(forward, left), build.head)
+    return _Skull(neck.centre[-1], np.stack([forward, left, _cross(forward, left)]) * build.head)
 
 
-def _head(frame: _HeadFrame, ears_back: tuple[float, float]) -> tuple[list[Mesh], Mapping[str, np.ndarray]]:
-    t, offset, high, wide = _HEAD.T
-    centre = frame.at(0, 0, 0) + frame.scale * (t[:, None] * frame.forward + offset[:, None] * frame.up)
-    skull = Tube(centre, np.tile(frame.left, (len(t), 1)), wide * frame.scale, high * frame.scale)
-    meshes = [skull.mesh("head", 12)]
-    points = {"poll": frame.at(-0.02, 0, 0.075)}
-    for name, sign, back in (("left", 1.0, ears_back[0]), ("right", -1.0, ears_back[1])):
-        eye = _patch(frame, (0.155, sign * 0.094, 0.045), (0.032, 0.024))
-        nostril = _patch(frame, (0.565, sign * 0.052, 0.012), (0.018, 0.024))
-        meshes += [_flat(eye[None, ::-1] if sign < 0 else eye[None], f"{name}_eye", two_sided=False)]
-        meshes += [_flat(nostril[None, ::-1] if sign < 0 else nostril[None], f"{name}_nostril", two_sided=False)]
-        points[f"{name}_eye"] = frame.at(0.155, sign * 0.092, 0.045)
-        points[f"{name}_nostril"] = frame.at(0.565, sign * 0.050, 0.012)
-        ear, points[f"{name}_ear_tip"] = _ear(frame, sign, back)
-        meshes.append(ear.mesh(f"{name}_ear", 6))
-    return meshes, points
+def _head(skull: _Skull, size: float) -> Tube:
+    along, offset, high, wide = _HEAD.T
+    centre = skull.at(np.stack([along, 0 * along, offset], 1))
+    return Tube(centre, skull.axes[1] / size, wide * size, high * size)
 
 
-def _patch(frame: _HeadFrame, at: tuple[float, float, float], half: tuple[float, float]) -> Float[np.ndarray, "4 3"]:
-    """A small diamond on the side of the head that faces left."""
-    forward, left, up = at
-    lean = 0.012 * np.sign(left)  # the side of the head slopes inward above and in front of the eye
-    return np.stack([
-        frame.at(forward + half[0], left - lean, up), frame.at(forward, left - lean, up + half[1]),
-        frame.at(forward - half[0], left + lean / 2, up), frame.at(forward, left + lean, up - half[1]),
-    ])[::-1]  # fmt: skip
+def _diamond(forward: float, left: float, up: float, half: tuple[float, float]) -> list[tuple[float, float, float]]:
+    """A small quad on the left side of the head, which slopes inward above and in front of the eye."""
+    lean = 0.012
+    return [
+        (forward, left + lean, up - half[1]),
+        (forward - half[0], left + lean / 2, up),
+        (forward, left - lean, up + half[1]),
+        (forward + half[0], left - lean, up),
+    ]
 
 
-def _ear(frame: _HeadFrame, sign: float, back: float) -> tuple[Tube, np.ndarray]:
-    root = frame.at(0.0, sign * 0.05, 0.085)
-    axis = np.cos(back) * frame.up - np.sin(back) * frame.forward + 0.25 * sign * frame.left
-    axis /= np.linalg.norm(axis)
-    side = _cross(axis, frame.forward)
-    side /= np.linalg.norm(side)
-    t = np.array([-0.02, 0.05, 0.10, 0.15, 0.185]) * frame.scale
-    half = np.array([0.026, 0.040, 0.036, 0.022, 0.003]) * frame.scale
-    return Tube(root + t[:, None] * axis, np.tile(side, (5, 1)), half, half * 0.6), root + 0.165 * frame.scale * axis
+_MIRROR = np.array([1.0, -1.0, 1.0])
+_EYE, _NOSTRIL = np.array([0.155, 0.092, 0.045]), np.array([0.565, 0.050, 0.012])
+_LEFT_FEATURES = np.array(
+    [_diamond(0.155, 0.094, 0.045, (0.032, 0.024)), _diamond(0.565, 0.052, 0.012, (0.018, 0.024))]
+)
+# left eye, left nostril, right eye, right nostril; mirrored quads turn the other way round
+_FEATURES = np.concatenate([_LEFT_FEATURES, (_LEFT_FEATURES * _MIRROR)[:, ::-1]]).reshape(-1, 3)
+
+
+def _ears(skull: _Skull, size: float, back: tuple[float, float]) -> tuple[Tube, Float[np.ndarray, "2 3"]]:
+    """Both ears, left first, and their tips."""
+    sign, turn = np.array([1.0, -1.0]), np.array(back)
+    axis = np.stack([-np.sin(turn), 0.25 * sign, np.cos(turn)], 1)
+    axis /= np.sqrt((axis * axis).sum(axis=1, keepdims=True))
+    side = _cross(axis, np.broadcast_to([1.0, 0.0, 0.0], axis.shape))
+    side /= np.sqrt((side * side).sum(axis=1, keepdims=True))
+    root = np.stack([0 * sign, 0.05 * sign, 0.085 + 0 * sign], 1)
+    centre = skull.at(root[:, None] + _EAR[:, :1] * axis[:, None])
+    half = np.tile(_EAR[:, 1] * size, (2, 1))
+    return Tube(centre, (side @ skull.axes / size)[:, None], half, half * 0.6), skull.at(root + 0.148 * axis)
+
+
+def _head_points(skull: _Skull, ear_tips: Float[np.ndarray, "2 3"]) -> dict[str, np.ndarray]:
+    places = skull.at([(-0.02, 0.0, 0.075), _EYE, _EYE * _MIRROR, _NOSTRIL, _NOSTRIL * _MIRROR])
+    names = ("poll", "left_eye", "right_eye", "left_nostril", "right_nostril")
+    return {**dict(zip(names, places, strict=True)), "left_ear_tip": ear_tips[0], "right_ear_tip": ear_tips[1]}
 
 
 # -- legs -------------------------------------------------------------------------------------------------------------
 # lengths of upper leg, lower leg, cannon, pastern, hoof
-_FRONT_LENGTHS = np.array([0.34, 0.43, 0.28, 0.125, 0.085])
-_HIND_LENGTHS = np.array([0.37, 0.45, 0.37, 0.12, 0.085])
-_FRONT_PIVOT = np.array([0.49, 0.155, 1.23])
-_HIND_PIVOT = np.array([-0.56, 0.16, 1.23])
+_FRONT_LENGTHS, _HIND_LENGTHS = [0.34, 0.43, 0.28, 0.125, 0.085], [0.37, 0.45, 0.37, 0.12, 0.085]
+_LENGTHS = np.array([_FRONT_LENGTHS] * 2 + [_HIND_LENGTHS] * 2)
+_PIVOTS = np.array([(0.49, 0.155, 1.23), (0.49, -0.155, 1.23), (-0.56, 0.16, 1.23), (-0.56, -0.16, 1.23)])
 #  bone, share of it, half length fore and aft, half width
 _FOOT_RINGS = [
     (3, 0.10, 0.048, 0.044),
@@ -331,7 +324,7 @@ _FOOT_RINGS = [
     (4, 1.00, 0.072, 0.064),
     (4, 1.03, 0.010, 0.010),
 ]
-_FRONT_RINGS = np.array([
+_FRONT_RINGS = [
     (0, -0.35, 0.05, 0.04),
     (0, 0.00, 0.15, 0.09),
     (0, 0.50, 0.155, 0.10),
@@ -344,8 +337,8 @@ _FRONT_RINGS = np.array([
     (2, 0.50, 0.037, 0.031),
     (2, 0.85, 0.040, 0.034),
     *_FOOT_RINGS,
-])  # fmt: skip
-_HIND_RINGS = np.array([
+]
+_HIND_RINGS = [
     (0, -0.40, 0.08, 0.04),
     (0, 0.05, 0.225, 0.115),
     (0, 0.55, 0.215, 0.115),
@@ -358,61 +351,122 @@ _HIND_RINGS = np.array([
     (2, 0.50, 0.039, 0.033),
     (2, 0.86, 0.042, 0.036),
     *_FOOT_RINGS,
-])  # fmt: skip
+]
+_RINGS = np.array([_FRONT_RINGS] * 2 + [_HIND_RINGS] * 2)  # leg, ring, column
+_BONE = _RINGS[..., 0].astype(int)
 _BONE_SEGMENT = np.array([0, 1, 2, 3, 3])  # pastern and hoof are the foot
 
 
-def _leg(leg: int, build: Build, pose: Pose) -> tuple[Mesh, Float[np.ndarray, "4 3"]]:
-    front = leg < 2
-    lengths = (_FRONT_LENGTHS if front else _HIND_LENGTHS) * build.legs
-    rings = _FRONT_RINGS if front else _HIND_RINGS
-    sign = LEG_SIDES[leg]
-    joints = _joints(leg, lengths, pose)
-    side = np.array([0.0, np.cos(pose.splay[leg]), sign * np.sin(pose.splay[leg])])
-    bone = rings[:, 0].astype(int)
-    centre = joints[bone] + rings[:, 1:2] * (joints[bone + 1] - joints[bone])
-    tube = Tube(centre, np.tile(side, (len(rings), 1)), rings[:, 3], rings[:, 2])
-    segment = _BONE_SEGMENT[bone[1:]]
-    part = PART_ID[f"{LEGS[leg]}_upper"] + segment
-    along = (bone[:-1] + rings[:-1, 1] + bone[1:] + rings[1:, 1]) / 10  # 0 at the pivot, 0.8 where the hoof begins
-    elbow_out = sign * np.array([0.0, 0.035, 0.0])  # the bone's end can be felt on the outside
-    hoof = joints[4] + 0.6 * (joints[5] - joints[4])
-    return tube.mesh(part, 8, along), np.stack([joints[1] + elbow_out, joints[2], joints[3], hoof])
+def _legs(build: Build, pose: Pose) -> tuple[Tube, Float[np.ndarray, "16 3"]]:
+    """All four, and their keypoints."""
+    joints = _joints(build, pose)
+    start = np.take_along_axis(joints, _BONE[..., None], axis=1)
+    end = np.take_along_axis(joints, _BONE[..., None] + 1, axis=1)
+    side = np.stack([np.zeros(4), np.cos(pose.splay), LEG_SIDES * np.sin(pose.splay)], axis=1)
+    tube = Tube(start + _RINGS[..., 1:2] * (end - start), side[:, None], _RINGS[..., 3], _RINGS[..., 2])
+    points = joints[:, 1:5].copy()
+    points[:, 0, 1] += 0.035 * LEG_SIDES  # elbow and stifle can be felt on the outside
+    points[:, 3] += 0.6 * (joints[:, 5] - joints[:, 4])  # the hoof's middle
+    return tube, points.reshape(-1, 3)
 
 
-def _joints(leg: int, lengths: Float[np.ndarray, "5"], pose: Pose) -> Float[np.ndarray, "6 3"]:
-    """Pivot, elbow or stifle, knee or hock, fetlock, coronet, ground."""
-    swing = np.append(pose.legs[leg], pose.legs[leg, 3] * 0.8)
-    splay = pose.splay[leg]
-    inside = LEG_SIDES[leg]
-    step = np.stack([np.sin(swing), inside * np.sin(splay) * np.cos(swing), -np.cos(splay) * np.cos(swing)], 1)
-    pivot = (_FRONT_PIVOT if leg < 2 else _HIND_PIVOT) * [1.0, inside, 1.0]
-    return np.concatenate([pivot[None], pivot + np.cumsum(step * lengths[:, None], axis=0)])
+def _joints(build: Build, pose: Pose) -> Float[np.ndarray, "4 6 3"]:
+    """Of each leg: pivot, elbow or stifle, knee or hock, fetlock, coronet, ground."""
+    swing = np.concatenate([pose.legs, pose.legs[:, 3:] * 0.8], axis=1)
+    splay = pose.splay[:, None]
+    down = np.cos(swing)
+    step = np.stack([np.sin(swing), LEG_SIDES[:, None] * np.sin(splay) * down, -np.cos(splay) * down], axis=2)
+    moves = np.concatenate([_PIVOTS[:, None], step * (_LENGTHS * build.legs)[..., None]], axis=1)
+    return np.cumsum(moves, axis=1)
 
 
 # -- the whole --------------------------------------------------------------------------------------------------------
+_AROUND = {"trunk": 16, "neck": 12, "head": 12, "ear": 5, "tail": 6, "leg": 7}  # vertices on a ring
+
+
 def horse_body(build: Build, pose: Pose) -> Body:
-    """Mesh and keypoints of a posed horse that stands on the ground (its lowest hoof `pose.lift` above it)."""
+    """Vertices and keypoints of a posed horse that stands on the ground (its lowest hoof `pose.lift` above it)."""
     trunk, points = _trunk(build)
     neck = _neck(build, pose)
-    head, head_points = _head(_head_frame(build, pose, neck), pose.ears_back)
-    meshes = [trunk, neck.mesh("neck", 12), _mane(neck, build.mane_side), _tail(pose, points["tail_base"]), *head]
-    named = {**points, **head_points}
-    for leg in range(len(LEGS)):
-        mesh, joints = _leg(leg, build, pose)
-        meshes.append(mesh)
-        named.update(zip(KEYPOINTS[10 + 4 * leg : 14 + 4 * leg], joints, strict=True))
-    mesh = join(meshes)
-    placed = _place(mesh.quads, np.stack([named[name] for name in KEYPOINTS]), build, pose)
-    return Body(mesh.moved(placed[0]), mesh.quads.mean(1), placed[1])
+    skull = _skull(build, pose, neck)
+    ears, ear_tips = _ears(skull, build.head, pose.ears_back)
+    legs, leg_points = _legs(build, pose)
+    pieces = [  # in the order of surface()
+        trunk.vertices(_AROUND["trunk"]),
+        neck.vertices(_AROUND["neck"]),
+        _head(skull, build.head).vertices(_AROUND["head"]),
+        ears.vertices(_AROUND["ear"]),
+        _tail(pose, points["tail_base"]).vertices(_AROUND["tail"]),
+        legs.vertices(_AROUND["leg"]),
+        _mane(neck, build.mane_side),
+        skull.at(_FEATURES),
+    ]
+    vertices = np.concatenate(pieces)
+    named = {**points, **_head_points(skull, ear_tips)}
+    keypoints = np.concatenate([np.stack([named[name] for name in KEYPOINTS[:10]]), leg_points])
+    placed = _place(np.concatenate([vertices, keypoints]), build, pose)
+    rest = vertices[surface().faces[:, 0]] / 2 + vertices[surface().faces[:, 2]] / 2
+    return Body(placed[: len(vertices)], rest, placed[len(vertices) :])
 
 
-def _place(quads: np.ndarray, points: np.ndarray, build: Build, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
+@cache
+def surface() -> Surface:
+    """The quads of every horse."""
+    tubes = [("trunk", len(_TRUNK), "trunk"), ("neck", len(_NECK), "neck"), ("head", len(_HEAD), "head")]
+    tubes += [("left_ear", len(_EAR), "ear"), ("right_ear", len(_EAR), "ear"), ("tail", len(_TAIL_HALF), "tail")]
+    pieces = [_tube_surface(np.full(rings - 1, PART_ID[part]), _AROUND[kind]) for part, rings, kind in tubes]
+    pieces += [_leg_surface(leg) for leg in range(len(LEGS))]
+    pieces += [_mane_surface()]
+    pieces += [_single_quad(f"{side}_{what}") for side in ("left", "right") for what in ("eye", "nostril")]
+    starts = np.cumsum([0, *(piece.faces.max() + 1 for piece in pieces[:-1])])
+    return Surface(
+        faces=np.concatenate([piece.faces + start for piece, start in zip(pieces, starts, strict=True)]),
+        part=np.concatenate([piece.part for piece in pieces]),
+        along=np.concatenate([piece.along for piece in pieces]),
+        top=np.concatenate([piece.top for piece in pieces]),
+        flat=np.concatenate([piece.flat for piece in pieces]),
+    )
+
+
+def _tube_surface(part: Int[np.ndarray, "S"], around: int, along: Float[np.ndarray, "S"] | None = None) -> Surface:
+    """Of one tube with S stretches between its rings, each with its part and its place along the whole."""
+    stretches = len(part)
+    ring, turn = np.divmod(np.arange(stretches * around), around)
+    here, ahead = ring * around + turn, ring * around + (turn + 1) % around
+    along = (np.arange(stretches) + 0.5) / stretches if along is None else along
+    return Surface(
+        faces=np.stack([here, ahead, ahead + around, here + around], axis=1),
+        part=part.repeat(around),
+        along=along.repeat(around),
+        top=np.tile(np.sin((np.arange(around) + 0.5) * 2 * np.pi / around), stretches),
+        flat=np.zeros(stretches * around, bool),
+    )
+
+
+def _leg_surface(leg: int) -> Surface:
+    bone, share = _BONE[leg], _RINGS[leg, :, 1]
+    part = PART_ID[f"{LEGS[leg]}_upper"] + _BONE_SEGMENT[bone[1:]]
+    along = (bone[:-1] + share[:-1] + bone[1:] + share[1:]) / 10  # middle of the stretch, in lengths of five bones
+    return _tube_surface(part, _AROUND["leg"], along)
+
+
+def _mane_surface() -> Surface:
+    long = len(_NECK) - _MANE_FROM
+    here = np.concatenate([np.arange(long - 1), np.arange(long - 1) + long])
+    size = len(here)
+    faces = np.stack([here, here + long, here + long + 1, here + 1], axis=1)
+    return Surface(faces, np.full(size, PART_ID["mane"]), np.linspace(0, 1, size), np.zeros(size), np.ones(size, bool))
+
+
+def _single_quad(part: str) -> Surface:
+    return Surface(np.arange(4)[None], np.array([PART_ID[part]]), np.zeros(1), np.zeros(1), np.zeros(1, bool))
+
+
+def _place(points: Float[np.ndarray, "N 3"], build: Build, pose: Pose) -> Float[np.ndarray, "N 3"]:
     """Bend, tilt and scale the whole horse and set it on the ground."""
-    every = np.concatenate([quads.reshape(-1, 3), points])
-    every = _tilted(_bent(every, pose.bend), pose.pitch, pose.roll) * build.size
-    every[:, 2] += pose.lift - every[:, 2].min()
-    return every[: -len(points)].reshape(quads.shape), every[-len(points) :]
+    placed = _tilted(_bent(points, pose.bend), pose.pitch, pose.roll) * build.size
+    placed[:, 2] += pose.lift - placed[:, 2].min()
+    return placed
 
 
 def _bent(points: Float[np.ndarray, "N 3"], bend: float) -> Float[np.ndarray, "N 3"]:

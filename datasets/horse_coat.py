@@ -1,10 +1,11 @@
 """Colours of horses: coats, darker or lighter manes, black points, socks, blazes, patches and dapples."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from jaxtyping import Bool, Float
-from posesweep.datasets.horse_body import LEGS, PART_ID, Body
+from posesweep.datasets.horse_body import LEG_PARTS, LEGS, PART_ID, SEGMENTS, Body, surface
 
 #  name: body, mane and tail, lower legs (RGB), how often
 _COATS = {
@@ -19,10 +20,6 @@ _COATS = {
 _WHITE = np.array([232.0, 228.0, 220.0])
 _HOOF = np.array([58.0, 50.0, 44.0])
 _DARK = np.array([16.0, 13.0, 12.0])  # eyes, nostrils
-_EAR_PARTS = (PART_ID["left_ear"], PART_ID["right_ear"])
-_HAIR_PARTS = (PART_ID["mane"], PART_ID["tail"])
-_FEATURE_PARTS = tuple(PART_ID[f"{side}_{what}"] for side in ("left", "right") for what in ("eye", "nostril"))
-_FIRST_LEG_PART = PART_ID["left_front_upper"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ def random_coat(rng: np.random.Generator) -> Coat:
         hair=hair * light * rng.uniform(0.8, 1.2),
         points=points * light,
         socks=np.where(rng.random(4) < 0.35, rng.uniform(0.45, 0.75, 4), 1.0),
-        blaze=float(rng.uniform(0.25, 0.7)) if rng.random() < 0.45 else 0.0,
+        blaze=float(rng.uniform(0.08, 0.45)) if rng.random() < 0.45 else 0.0,
         patches=float(rng.uniform(0.25, 0.6)) if rng.random() < 0.15 else 0.0,
         dapples=float(rng.uniform(0.05, 0.2)) if "grey" in name else 0.03,
         waves=np.concatenate([rng.normal(0, 5.5, (6, 3)), rng.uniform(0, 2 * np.pi, (6, 1))], axis=1),
@@ -62,37 +59,37 @@ def random_coat(rng: np.random.Generator) -> Coat:
 
 def base_colours(body: Body, coat: Coat) -> Float[np.ndarray, "F 3"]:
     """RGB (0-255) of every quad before light falls on it."""
-    part, along, top = body.mesh.part, body.mesh.along, body.mesh.top
-    colours = np.tile(coat.body, (len(part), 1))
-    colours[np.isin(part, (PART_ID["trunk"], PART_ID["neck"])) & (top < -0.7)] *= 0.92
-    _colour_legs(colours, body, coat)
-    pattern = _pattern(body.rest, coat)
-    colours *= 1 + coat.dapples * np.clip(_pattern(body.rest * 3, coat), -1, 1)[:, None]
+    along, top = surface().along, surface().top
+    colours = np.tile(coat.body, (len(along), 1))
+    colours[_parts("trunk", "neck") & (top < -0.7)] *= 0.92
+    _colour_legs(colours, coat)
+    colours *= 1 + coat.dapples * _pattern(body.rest * 3, coat).clip(-1, 1)[:, None]
     if coat.patches:
+        pattern = _pattern(body.rest, coat)
         colours[pattern > np.quantile(pattern, 1 - coat.patches)] = _WHITE
-    head = part == PART_ID["head"]
+    head = _parts("head")
     colours[head & (along > 0.75)] *= 0.72  # the muzzle is darker
     colours[head & (top > 1 - coat.blaze) & (along > 0.2)] = _WHITE
-    colours[_is_hoof(body)] = _HOOF
-    colours[np.isin(part, _HAIR_PARTS)] = coat.hair
-    colours[np.isin(part, _EAR_PARTS)] *= 0.8
-    colours[np.isin(part, _FEATURE_PARTS)] = _DARK
+    colours[_parts(*LEG_PARTS) & (along > 0.8)] = _HOOF
+    colours[_parts("mane", "tail")] = coat.hair
+    colours[_parts("left_ear", "right_ear")] *= 0.8
+    colours[_parts("left_eye", "right_eye", "left_nostril", "right_nostril")] = _DARK
     return colours
 
 
-def _is_hoof(body: Body) -> Bool[np.ndarray, "F"]:
-    return (body.mesh.part >= _FIRST_LEG_PART) & (body.mesh.along > 0.8)
+@cache
+def _parts(*names: str) -> Bool[np.ndarray, "F"]:
+    """Which quads belong to these parts."""
+    return np.isin(surface().part, [PART_ID[name] for name in names])
 
 
-def _colour_legs(colours: Float[np.ndarray, "F 3"], body: Body, coat: Coat) -> None:
+def _colour_legs(colours: Float[np.ndarray, "F 3"], coat: Coat) -> None:
     """Dark points from the knee down, white socks over them, in place."""
-    part, along = body.mesh.part, body.mesh.along
-    legs = part >= _FIRST_LEG_PART
-    darker = np.where(legs, np.clip((along - 0.25) / 0.15, 0, 1), 0)[:, None]
+    along = surface().along
+    darker = np.where(_parts(*LEG_PARTS), ((along - 0.25) / 0.15).clip(0, 1), 0)[:, None]
     colours[:] = colours * (1 - darker) + coat.points * darker
-    for leg in range(len(LEGS)):
-        own = legs & ((part - _FIRST_LEG_PART) // 4 == leg)
-        colours[own & (along > coat.socks[leg])] = _WHITE
+    for leg, sock in zip(LEGS, coat.socks, strict=True):
+        colours[_parts(*(f"{leg}_{segment}" for segment in SEGMENTS)) & (along > sock)] = _WHITE
 
 
 def _pattern(places: Float[np.ndarray, "F 3"], coat: Coat) -> Float[np.ndarray, "F"]:

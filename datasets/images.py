@@ -11,6 +11,7 @@ from posesweep.datasets.instances import Instances
 from posesweep.errors import DataError
 
 MOST_MISSING = 0.05  # share of the files that may be missing; above it the folder is the wrong one
+PROBED = 20  # files looked for when finding the folder that their names start from
 NAMED = 5  # missing files named in a note
 
 
@@ -41,9 +42,8 @@ def without_missing(instances: Instances, folder: Path, annotations: Path) -> In
     kept = instances.take(there[instances.image_index])
     names = ", ".join(str(file.relative_to(folder)) for file in missing[:NAMED])
     more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-    note = (
-        f"{annotations.name}: {of} are missing, left out with {len(instances) - len(kept)} annotations: {names}{more}"
-    )
+    lost = len(instances) - len(kept)
+    note = f"{annotations.name}: {of} are missing, left out with their {lost} annotations: {names}{more}"
     return replace(with_images(kept, there), notes=(*instances.notes, note))
 
 

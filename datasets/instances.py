@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -38,7 +37,7 @@ class Instances:
         """Which instances have a labelled keypoint; the others cannot be trained on and evaluation ignores them."""
         return np.asarray(self.visibility.any(axis=1))
 
-    def take(self, rows: np.ndarray) -> Self:
+    def take(self, rows: np.ndarray) -> "Instances":
         """The instances at `rows` (integer positions or a boolean mask), in that order; images stay as they are."""
         return replace(
             self,

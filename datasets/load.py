@@ -32,7 +32,7 @@ class DataRequest:
 
     train: Path | None = None
     val: Path | None = None
-    images: Path | None = None  # None: COCO's images lie beside the file, DeepLabCut's are looked for from it upwards
+    images: Path | None = None  # None: found from where the annotations lie, see read_coco and read_dlc
     skeleton: str | Path | None = None  # a shipped name or a YAML file; None: what the annotations say
     group_by: str | None = None
     val_fraction: float = 0.2
@@ -92,7 +92,7 @@ def _read_both(request: DataRequest, train_path: Path) -> tuple[Instances, Insta
 def read_annotations(path: Path, request: DataRequest, skeleton: Skeleton | None) -> Instances:
     """One annotation file, read by the format its name ends in; ConfigError for any other ending."""
     if path.suffix.lower() == ".json":
-        return read_coco(path, request.images or path.parent, skeleton, request.categories)
+        return read_coco(path, request.images, skeleton, request.categories)
     if path.suffix.lower() == ".csv":
         return read_dlc(path, request.images, skeleton, request.box_margin)
     raise ConfigError(f"data: '{path}' is neither .json (COCO keypoints) nor .csv (a DeepLabCut table)")

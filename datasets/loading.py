@@ -7,7 +7,7 @@ runs OpenCV's or torch's threads can deadlock its child.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -19,6 +19,7 @@ _STREAM = 0  # second word of the seed; augmentation uses another
 Arrays = dict[str, np.ndarray]
 
 
+@runtime_checkable
 class Batches(Protocol):
     """What loading needs of a data set; every `task.Dataset` is one."""
 

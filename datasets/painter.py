@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8, UInt16
 
-NEAR = 0.3  # metres; nothing nearer to the camera is drawn
 FINE = 2  # the buffer's pixels per image pixel, in each direction
 _SUBPIXEL_BITS = 4
+_STRIP = 32  # rows looked up at a time: take() widens indices to 8 bytes, and fresh memory costs more than the work
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,6 @@ def join(groups: Iterable[Polygons]) -> Polygons:
     return Polygons(*(np.concatenate(column) for column in columns))
 
 
-def in_front(corners: Float[np.ndarray, "P 4 3"]) -> Bool[np.ndarray, "P"]:
-    """Which quads (camera axes) lie in front of the camera."""
-    return corners[..., 2].min(axis=1) > NEAR
-
-
 @dataclass(frozen=True)
 class Painting:
     """What is seen where: `seen` is 0 for nothing, else 1 + the position of a polygon. FINE pixels per image pixel."""
@@ -94,9 +89,14 @@ class Painting:
         """RGB times coverage, and coverage (0-255), at the image's own size."""
         table = np.zeros((len(self.polygons.depth) + 1, 4), np.uint8)
         table[1:, :3], table[1:, 3] = self.polygons.colour, 255
-        fine = table.view(np.uint32)[:, 0].take(self.seen).view(np.uint8)
+        fine = np.empty(self.seen.shape, np.uint32)
         height, width = self.seen.shape
-        return cv2.resize(fine.reshape(height, width, 4), (width // FINE, height // FINE), interpolation=cv2.INTER_AREA)
+        for top in range(0, height, _STRIP):
+            rows = slice(top, top + _STRIP)
+            table.view(np.uint32)[:, 0].take(self.seen[rows], out=fine[rows], mode="clip")
+        return cv2.resize(
+            fine.view(np.uint8).reshape(height, width, 4), (width // FINE, height // FINE), interpolation=cv2.INTER_AREA
+        )
 
     def depth_at(
         self, rows: Int[np.ndarray, "..."], camera: Camera, pixels: Float[np.ndarray, "... 2"]

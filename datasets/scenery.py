@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
-from posesweep.datasets.painter import NEAR, Camera, Polygons
+from posesweep.datasets.painter import Camera, Polygons
 
+_NEAR = 0.3  # metres from the camera; shadows that reach nearer are left out
 _SKIES = np.array([
     [(96, 146, 205), (190, 212, 232)], [(150, 160, 172), (205, 208, 212)], [(70, 110, 180), (225, 205, 185)],
     [(40, 48, 44), (70, 84, 62)], [(120, 105, 90), (150, 135, 118)],
@@ -72,12 +73,11 @@ def _sky_and_ground(
     above = np.linspace(0, 1, height)[:, None]
     below = np.sqrt(above)
     table = np.concatenate([sky[0] + above * (sky[1] - sky[0]), ground[0] + below * (ground[1] - ground[0])])
-    row = np.arange(height)[:, None] - np.linspace(ends[0], ends[1], width)[None]
-    index = np.clip(np.rint(row), -height, height - 1).astype(np.int32) + height
-    packed = np.zeros((2 * height, 4), np.uint8)
-    packed[:, :3] = np.clip(table, 0, 255)
-    colours = packed.view(np.uint32)[:, 0].take(index).view(np.uint8).reshape(height, width, 4)
-    return np.ascontiguousarray(colours[..., :3])
+    strip = np.repeat(table.clip(0, 255).astype(np.uint8)[:, None], 2, axis=1)
+    slope = (ends[1] - ends[0]) / (width - 1)
+    lookup = np.array([[0.0, 0.0, 0.0], [-slope, 1.0, height - ends[0]]])  # the strip's row `height` is the horizon
+    flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(strip, lookup, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _tree(rng: np.random.Generator, image: UInt8[np.ndarray, "H W 3"], horizon: float) -> None:
@@ -89,10 +89,10 @@ def _tree(rng: np.random.Generator, image: UInt8[np.ndarray, "H W 3"], horizon: 
         trunk = (_WOODS[2] * rng.uniform(0.7, 1.2)).tolist()
         cv2.line(image, _pixel(x, foot), _pixel(x, foot - 2 * size), trunk, max(1, int(size / 6)))
         foot -= 1.6 * size
-    dx, dy, radius, light = rng.uniform(-1, 1, (4, 16))
+    dx, dy, radius, light = rng.uniform(-1, 1, (4, 22))
     shades = (colour * (1 + 0.25 * light[:, None])).clip(0, 255).tolist()
     places = np.stack([x + dx * size, foot + (0.7 * dy - 0.3) * size], 1).clip(-9999, 9999).astype(int).tolist()
-    for place, reach, shade in zip(places, (size * (0.35 + 0.2 * radius)).astype(int).tolist(), shades, strict=True):
+    for place, reach, shade in zip(places, (size * (0.27 + 0.17 * radius)).astype(int).tolist(), shades, strict=True):
         cv2.circle(image, place, reach + 1, shade, -1)
 
 
@@ -122,18 +122,20 @@ def _scrap(rng: np.random.Generator, image: UInt8[np.ndarray, "H W 3"]) -> None:
     centre, reach = rng.uniform(0, 1, 2) * [width, height * 0.8], rng.uniform(0.03, 0.16) * height
     points = centre + rng.uniform(-1, 1, (corners, 2)) * reach * [1.5, 1.0]
     hull = cv2.convexHull(points.astype(np.int32))
-    cv2.fillConvexPoly(image, hull, rng.integers(20, 230, 3).tolist(), cv2.LINE_AA)
+    colour = rng.uniform(40, 200) + rng.uniform(-45, 45, 3)
+    cv2.fillConvexPoly(image, hull, colour.clip(0, 255).tolist(), cv2.LINE_AA)
 
 
 def _textured(rng: np.random.Generator, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
     """Blotches of two sizes, the fine ones flatter, as grass and gravel are."""
     height, width = image.shape[:2]
-    strength = rng.uniform(4, 16)
-    texture = np.zeros((height, width), np.float32)
-    for columns, rows, share in ((width // 32, height // 24, 1.0), (width // 5, height // 2, 0.8)):
-        noise = rng.standard_normal((max(rows, 2), max(columns, 2)), dtype=np.float32)
-        texture += strength * share * cv2.resize(noise, (width, height), interpolation=cv2.INTER_LINEAR)
-    return cv2.add(image, cv2.merge([texture] * 3), dtype=cv2.CV_8U)
+    spread = rng.integers(8, 40)
+    coarse, fine = (
+        cv2.resize(rng.integers(128 - spread, 128 + spread, shape, dtype=np.uint8), (width, height))
+        for shape in ((height // 24, width // 32), (height // 2, width // 3))
+    )
+    texture = cv2.addWeighted(coarse, 0.5, fine, 0.5, 0)
+    return cv2.multiply(image, cv2.merge([texture] * 3), scale=1 / 128)
 
 
 def cast_shadow(
@@ -146,10 +148,10 @@ def cast_shadow(
     mask = np.zeros(image.shape[:2], np.uint8)
     every = np.concatenate(corners)
     ground = camera.see(every - every[:, 2:] * (light.toward / light.toward[2]))
-    flat = ground[:, :2] / np.maximum(ground[:, 2:], NEAR) * camera.focal_px + camera.centre
+    flat = ground[:, :2] / np.maximum(ground[:, 2:], _NEAR) * camera.focal_px + camera.centre
     ends = np.cumsum([len(group) for group in corners])
     for pixels, depth in zip(np.split(flat, ends[:-1]), np.split(ground[:, 2], ends[:-1]), strict=True):
-        if depth.min() > NEAR:
+        if depth.min() > _NEAR:
             cv2.fillConvexPoly(mask, cv2.convexHull(pixels.clip(-8000, 8000).astype(np.int32)), 255)
     darkness = 0.75 * (1.1 - light.ambient)
     soft = cv2.blur(mask, (3, 3))

@@ -41,9 +41,12 @@ def split_groups(
     return _on_images(instances, ~in_val), _on_images(instances, in_val)
 
 
-def image_groups(instances: Instances, group_by: str | None = None) -> list[str]:
-    """The group of every image; an image on its own has one that no other image has."""
-    names = _names(instances.image_files)
+def image_groups(instances: Instances, group_by: str | None = None, above: str | None = None) -> list[str]:
+    """The group of every image; an image on its own has one that no other image has.
+
+    `group_by` sees file names as they are from the folder `above`, None: the last one that all images share."""
+    above = above or _shared_folder(instances.image_files)
+    names = [file.absolute().relative_to(above).as_posix() for file in instances.image_files]
     if group_by is None:
         return [
             f"group {group}" if group else f"image {image_id} {name}"
@@ -74,7 +77,10 @@ def check_apart(train: Instances, val: Instances, group_by: str | None = None) -
             f"{len(shared)} images are in both train and val ({shared[0]}, for example); "
             "an image that was trained on says nothing as validation: take it out of one of them"
         )
-    groups = set(image_groups(train, group_by)) & set(image_groups(val, group_by)) if group_by else ()
+    if group_by is None:
+        return
+    above = _shared_folder([*train.image_files, *val.image_files])
+    groups = set(image_groups(train, group_by, above)) & set(image_groups(val, group_by, above))
     if groups:
         name = min(groups).removeprefix("group ")
         raise DataError(
@@ -140,10 +146,9 @@ def _used_files(instances: Instances) -> list[Path]:
     return [file for _, file in _used_images(instances)]
 
 
-def _names(files: Sequence[Path]) -> list[str]:
-    """File names, with the folders below the one that all files share."""
-    shared = os.path.commonpath([file.parent for file in files])
-    return [file.relative_to(shared).as_posix() for file in files]
+def _shared_folder(files: Sequence[Path]) -> str:
+    """The last folder that all `files` have in common, absolute."""
+    return os.path.commonpath({str(folder.absolute()) for folder in {file.parent for file in files}})
 
 
 def _one_group(instances: Instances, groups: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,20 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from posesweep.datasets.horse_body import KEYPOINTS, LANDMARKS, PART_ID, PARTS, Body, horse_body
+from posesweep.datasets.horse_body import (
+    KEYPOINTS,
+    LANDMARKS,
+    LEGS,
+    PART_ID,
+    PARTS,
+    SEGMENTS,
+    Body,
+    horse_body,
+    surface,
+)
 from posesweep.datasets.horse_coat import Coat, base_colours, random_coat
 from posesweep.datasets.horse_gait import random_build, random_pose
-from posesweep.datasets.painter import FINE, Camera, Painting, Polygons, in_front, join, look, paint
+from posesweep.datasets.painter import FINE, Camera, Painting, Polygons, join, look, paint
 from posesweep.datasets.scenery import Light, backdrop, cast_shadow, occluders, random_light
 from posesweep.datasets.skeleton import load_skeleton
 
@@ -105,16 +116,18 @@ def render_scene(rng: np.random.Generator, scene: Scene, size: tuple[int, int], 
 
 def horse_polygons(actor: Actor, owner: int, scene: Scene) -> Polygons:
     """The quads of a horse that face the camera, lit."""
-    mesh, camera = actor.body.mesh, scene.camera
-    corners = camera.see(mesh.quads)
-    facing = (_normals(corners) * corners.mean(axis=1)).sum(axis=1) < 0
-    kept = (facing | mesh.flat) & in_front(corners)
-    normals = _normals(mesh.quads[kept]) * np.where(facing[kept], 1.0, -1.0)[:, None]
-    corners, part = corners[kept], mesh.part[kept]
+    camera, skin = scene.camera, surface()
+    seen = camera.see(actor.body.vertices)
+    corners = seen[skin.faces]
+    normals = _normals(corners)
+    facing = (normals * corners[:, 0]).sum(axis=1) < 0
+    kept = facing | skin.flat
+    normals = np.where(facing[:, None], normals, -normals)[kept] @ camera.rotation
+    corners, part = corners[kept], skin.part[kept]
     colour = base_colours(actor.body, actor.coat)[kept] * scene.light.shade(normals)
     return Polygons(
         corners=corners,
-        pixels=corners[..., :2] / corners[..., 2:] * camera.focal_px + camera.centre,
+        pixels=(seen[:, :2] / seen[:, 2:] * camera.focal_px + camera.centre)[skin.faces[kept]],
         depth=corners[..., 2].mean(axis=1) - _STANDS_OUT[part],
         colour=colour.clip(0, 255).astype(np.uint8),
         owner=np.full(len(part), owner),
@@ -123,30 +136,33 @@ def horse_polygons(actor: Actor, owner: int, scene: Scene) -> Polygons:
 
 
 def _normals(quads: Float[np.ndarray, "F 4 3"]) -> Float[np.ndarray, "F 3"]:
-    normals = np.cross(quads[:, 2] - quads[:, 0], quads[:, 3] - quads[:, 1])
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    (ax, ay, az), (bx, by, bz) = (quads[:, 2] - quads[:, 0]).T, (quads[:, 3] - quads[:, 1]).T
+    normals = np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=1)
+    return normals / np.sqrt((normals * normals).sum(axis=1, keepdims=True) + 1e-24)
 
 
 def _shadow_groups(scene: Scene) -> list[np.ndarray]:
-    """The corners of every part of every horse; the quads of a part follow one another."""
-    groups: list[np.ndarray] = []
-    for actor in scene.actors:
-        starts = np.flatnonzero(np.diff(actor.body.mesh.part)) + 1
-        groups += [quads.reshape(-1, 3) for quads in np.split(actor.body.mesh.quads, starts) if len(quads) > 1]
-    return groups
+    """The vertices of each horse's trunk, neck, head, tail and four legs."""
+    return [actor.body.vertices[group] for actor in scene.actors for group in _shadow_vertices()]
+
+
+@cache
+def _shadow_vertices() -> list[np.ndarray]:
+    legs = [[f"{leg}_{segment}" for segment in SEGMENTS] for leg in LEGS]
+    groups = [[PART_ID[name] for name in names] for names in [["trunk"], ["neck"], ["head"], ["tail"], *legs]]
+    return [np.unique(surface().faces[np.isin(surface().part, group)]) for group in groups]
 
 
 def _finished(rng: np.random.Generator, image: UInt8[np.ndarray, "H W 3"], painting: Painting) -> np.ndarray:
     """The painting over the backdrop, as a camera would take it: exposure, blur, noise."""
-    front = painting.colours()
-    clear = cv2.merge([255 - front[..., 3]] * 3)
-    image = cv2.add(cv2.multiply(image, clear, scale=1 / 255), np.ascontiguousarray(front[..., :3]))
+    red, green, blue, covered = cv2.split(painting.colours())
+    clear = cv2.merge([cv2.bitwise_not(covered)] * 3)
+    image = cv2.add(cv2.multiply(image, clear, scale=1 / 255), cv2.merge([red, green, blue]))
     if rng.random() < 0.3:
         image = cv2.GaussianBlur(image, (3, 3), rng.uniform(0.4, 0.9))
-    noise = rng.integers(-128, 128, image.shape[:2], dtype=np.int8)
-    exposed = cv2.convertScaleAbs(image, alpha=rng.uniform(0.8, 1.15), beta=rng.uniform(0, 14))
-    grain = cv2.merge([noise] * 3)
-    return cv2.addWeighted(exposed, 1.0, grain, rng.uniform(0.01, 0.09), 0, dtype=cv2.CV_8U)
+    noise = rng.integers(0, 256, image.shape[:2], dtype=np.uint8)
+    exposure, offset, strength = rng.uniform(0.8, 1.15), rng.uniform(0, 14), rng.uniform(0.01, 0.09)
+    return cv2.addWeighted(image, exposure, cv2.merge([noise] * 3), strength, offset - 128 * strength)
 
 
 # -- labels -----------------------------------------------------------------------------------------------------------
@@ -225,8 +241,7 @@ def _placed(body: Body, heading: float, place: Float[np.ndarray, "2"]) -> Body:
     """Turned about the vertical by `heading` (radians) and moved to `place` (metres)."""
     cos, sin = np.cos(heading), np.sin(heading)
     turn, move = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]]), np.append(place, 0.0)
-    quads = body.mesh.quads.reshape(-1, 3) @ turn + move
-    return Body(body.mesh.moved(quads.reshape(-1, 4, 3)), body.rest, body.points @ turn + move)
+    return Body(body.vertices @ turn + move, body.rest, body.points @ turn + move)
 
 
 def _companion(rng: np.random.Generator, first: Actor) -> Actor:
@@ -257,7 +272,7 @@ def _camera(rng: np.random.Generator, framed: list[Actor], size: tuple[int, int]
 
 def _extent(actor: Actor, camera: Camera) -> Float[np.ndarray, "4"]:
     """x, y, width, height (pixels) of a horse, whether or not it is in the image."""
-    pixels = camera.project(actor.body.mesh.quads.reshape(-1, 3))
+    pixels = camera.project(actor.body.vertices)
     low, high = pixels.min(axis=0), pixels.max(axis=0)
     return np.concatenate([low, high - low])
 
@@ -265,7 +280,7 @@ def _extent(actor: Actor, camera: Camera) -> Float[np.ndarray, "4"]:
 def _well_framed(scene: Scene, size: tuple[int, int]) -> bool:
     """Every horse in front of the camera, with enough of its keypoints in the image."""
     for actor, least in zip(scene.actors, _LEAST_INSIDE, strict=False):
-        if scene.camera.see(actor.body.mesh.quads)[..., 2].min() < 1.0:
+        if scene.camera.see(actor.body.vertices)[..., 2].min() < 1.0:
             return False
         if within(scene.camera.project(actor.body.points), *size).sum() < least:
             return False
@@ -345,7 +360,8 @@ def _write_jpeg(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
 
 
 def _annotations(result: HorseImage) -> Iterator[dict[str, Any]]:
-    """COCO's fields, and the horse in 3D (metres; camera: pixel = focal * (x, y) / z + centre of rotation (p - position))."""
+    """COCO's fields, and the horse in 3D: with (x, y, z) = rotation @ (point - position), in metres, the pixel is
+    focal_px * (x, y) / z + centre."""
     camera = {
         "position": result.camera.position.tolist(),
         "rotation": result.camera.rotation.tolist(),

@@ -67,7 +67,9 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("folder", type=Path, help="a sweep folder")
     export.add_argument("out", type=Path, help="where to put it")
     export.add_argument("--trial", type=int, help="another trial than the winner")
-    export.add_argument("--onnx", action="store_true", help="also model.onnx (needs the extra: pip install '.[export]')")
+    export.add_argument(
+        "--onnx", action="store_true", help="also model.onnx (needs the extra: pip install '.[export]')"
+    )
 
     train = _verb(verbs, "train", run_train, "train one config, such as best.yaml, in this process")
     train.add_argument("config", type=Path, help="best.yaml, or any trial's config.yaml")
@@ -81,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _verb(verbs: argparse._SubParsersAction, name: str, run, text: str) -> argparse.ArgumentParser:  # noqa: ANN001
+def _verb(verbs: argparse._SubParsersAction, name: str, run, text: str) -> argparse.ArgumentParser:
     verb = verbs.add_parser(
         name,
         help=text,

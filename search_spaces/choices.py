@@ -65,7 +65,7 @@ def _steps(parameter: Parameter) -> int:
 
 
 def _spread(parameter: Parameter, points: int) -> list[Any]:
-    """`points` values from low to high, both among them, at equal distances (of their logarithms); integers only once."""
+    """`points` values from low to high, at equal distances (of the logarithms where it is log); integers only once."""
     low, high = parameter.bounds
     shares = [i / (points - 1) for i in range(points)]
     if parameter.log:

@@ -5,13 +5,14 @@ Only plain values are read: no tags, no merges, no code. Aliases (`*name`) are c
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from posesweep.errors import ConfigError
 from posesweep.search_spaces.mistakes import Mistake, say
 
 COMMAND_LINE = "the command line"
@@ -29,12 +30,13 @@ _SYNTAX = (
     ("'\\t'", "a tab cannot indent; use spaces"),
     ("mapping values are not allowed here", "a second ':' here; put the value in quotes, or check the indentation"),
     ("could not find expected ':'", "a key without ':'; write key: value"),
+    ("expected the node content", "a value is missing, or a bracket is never closed"),
     ("expected ',' or ']'", "a list whose ']' or ',' is missing"),
     ("expected ',' or '}'", "a block whose '}' or ',' is missing"),
     ("expected <block end>", "the indentation differs from the lines above"),
     ("unexpected end of stream", "a quote that is never closed"),
     ("found undefined alias", "an alias (*name) whose anchor (&name) is not above it"),
-    ("expected a single document", "a second document (---) starts here; a sweep file holds one"),
+    ("found another document", "a second document (---) starts here; a sweep file holds one"),
 )
 
 
@@ -98,6 +100,8 @@ def read_tree(text: str, name: str = "the file") -> tuple[MappingNode, list[Mist
     Raises YamlError where nothing further can be said.
     """
     node = compose(text, name)
+    if node is None:
+        raise YamlError(f"{name} is empty; begin with data: and parameters:")
     if not isinstance(node, MappingNode):
         raise YamlError(f"{name} must hold keys such as 'data:' and 'parameters:', not a list or a single value")
     reader = _Reader()
@@ -105,11 +109,18 @@ def read_tree(text: str, name: str = "the file") -> tuple[MappingNode, list[Mist
     return tree, reader.mistakes
 
 
-def read_value(text: str) -> tuple[Node, list[Mistake]]:
-    """The tree of one value from the command line. Raises YamlError."""
-    node = compose(text, COMMAND_LINE) or ScalarNode(f"{_TAG}null", "null", _mark(COMMAND_LINE), None)
+def read_override(override: str) -> tuple[list[str], Node]:
+    """'key=value' -> the parts of the dotted key and the tree of the value. Raises YamlError."""
+    key, equals, text = override.partition("=")
+    names = key.strip().split(".")
+    if not equals or not all(names):
+        raise YamlError("must be key=value, such as search.trials=20")
+    node = compose(text, COMMAND_LINE) or ScalarNode(f"{_TAG}null", "null", _mark(COMMAND_LINE), _mark(COMMAND_LINE))
     reader = _Reader()
-    return reader.node(node, "", 0), reader.mistakes
+    copied = reader.node(node, "", 0)
+    if reader.mistakes:
+        raise YamlError(reader.mistakes[0].text)
+    return names, copied
 
 
 def compose(text: str, name: str) -> Node | None:
@@ -238,7 +249,7 @@ class _Reader:
 
 
 def _mark(name: str) -> yaml.Mark:
-    return yaml.Mark(name, 0, 0, 0, None, None)
+    return yaml.Mark(name, 0, 0, 0, "", 0)
 
 
 def _join(path: str, name: str) -> str:
@@ -318,8 +329,16 @@ def put(root: MappingNode, names: list[str], value: Node) -> None:
     _set(block, last, value)
 
 
+def block_of(**values: Node) -> MappingNode:
+    """A block of the command line's, written on one line."""
+    mark = _mark(COMMAND_LINE)
+    pairs = [(ScalarNode(f"{_TAG}str", name, mark, mark), value) for name, value in values.items()]
+    return MappingNode(f"{_TAG}map", pairs, mark, mark, flow_style=True)
+
+
 def _set(block: MappingNode, name: str, value: Node) -> None:
-    pair = (_named(name, Node(None, None, _mark(COMMAND_LINE), None)), value)
+    mark = _mark(COMMAND_LINE)
+    pair = (ScalarNode(f"{_TAG}str", name, mark, mark), value)
     names = [key.value for key, _ in block.value]
     if name in names:
         block.value[names.index(name)] = pair
@@ -338,3 +357,28 @@ def drop(block: Node | None, name: str) -> bool:
 def written(root: MappingNode) -> str:
     """The tree as YAML text; reads back as the same tree."""
     return yaml.serialize(root, Dumper=yaml.SafeDumper, width=120, allow_unicode=True)
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of nested `values` with `key=value` overrides in it; keys may be dotted ('data.train').
+
+    Raises ConfigError for what is no key=value; whether there is such a key is for the reader of the values to say.
+    """
+    root = {**values}
+    wrong = []
+    for override in overrides:
+        try:
+            names, node = read_override(override)
+        except YamlError as error:
+            wrong.append(f"{override.partition('=')[0]} (from {COMMAND_LINE}): {error}")
+            continue
+        block = root
+        for name in names[:-1]:
+            inner = block.get(name)
+            copied = dict(inner) if isinstance(inner, Mapping) else {}
+            block[name] = copied
+            block = copied
+        block[names[-1]] = plain(node)
+    if wrong:
+        raise ConfigError(wrong)
+    return root

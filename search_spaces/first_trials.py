@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from posesweep.errors import did_you_mean
 from posesweep.search_spaces.choices import walk
-from posesweep.search_spaces.mistakes import Mistake, say
+from posesweep.search_spaces.mistakes import Mistake, or_nearest, say
 from posesweep.search_spaces.parameters import Parameter, Space, same
 
 
@@ -17,6 +16,7 @@ class FirstTrials:
     baseline: dict[str, Any]
     try_first: tuple[dict[str, Any], ...]
     mistakes: tuple[Mistake, ...]
+    notes: tuple[str, ...]
 
 
 def read_first_trials(
@@ -34,8 +34,19 @@ def read_first_trials(
     if not isinstance(entries, list):
         first.mistakes.append(Mistake("try_first", f"must be a list, such as [{{lr0: 0.001}}], not {say(entries)}"))
         entries = []
-    others = tuple(first.read(entry, f"try_first.{i}", baseline) for i, entry in enumerate(entries))
-    return FirstTrials(baseline, others, tuple(first.mistakes))
+    choices = [baseline]
+    notes = []
+    for i, entry in enumerate(entries):
+        choice = first.read(entry, f"try_first.{i}", baseline)
+        if choice in choices:
+            notes.append(f"try_first.{i}: the same as {_place(choices.index(choice))}, left out")
+        choices.append(choice)
+    different = tuple(choice for i, choice in enumerate(choices) if i and choice not in choices[:i])
+    return FirstTrials(baseline, different, tuple(first.mistakes), tuple(notes))
+
+
+def _place(position: int) -> str:
+    return f"try_first.{position - 1}" if position else "the baseline"
 
 
 class _Reader:
@@ -66,8 +77,7 @@ class _Reader:
             try:
                 settled[name] = self._space.parameters[name].settle(value)
             except ValueError as error:
-                text = f"{error} (parameters.{name}); change it, or the parameter"
-                self.mistakes.append(Mistake(f"{key}.{name}", text))
+                self.mistakes.append(Mistake(f"{key}.{name}", str(error)))
         return settled
 
     def _not_searched(self, name: str, value: Any) -> str:
@@ -77,7 +87,7 @@ class _Reader:
             return f"is fixed at {say(self._fixed[name])} in every trial; take it out here, or search it"
         if name in self._defaults:
             return "is not searched; give it in fixed, or search it in parameters"
-        return f"unknown name{did_you_mean(name, self._space.parameters)}"
+        return f"unknown name{or_nearest(name, self._space.parameters)}"
 
     def _value_from(self, wanted: Mapping[str, Any]) -> Any:
         def pick(name: str, parameter: Parameter) -> Any:

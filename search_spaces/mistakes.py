@@ -1,6 +1,6 @@
 """One mistake in a sweep file, and pydantic's errors turned into sentences for the person who wrote the file."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -34,14 +34,25 @@ _MUST_BE = {
     "tuple_type": "a list",
     "dict_type": "a block of keys",
     "none_required": "null",
-    "greater_than": "above {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "below {lt}",
-    "less_than_equal": "at most {le}",
+    "greater_than": "above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "below {lt:g}",
+    "less_than_equal": "at most {le:g}",
     "literal_error": "{expected}",
     "too_short": "a list of at least {min_length}",
     "too_long": "a list of at most {max_length}",
 }
+
+
+LONGEST_LIST = 20  # names; a longer list hides the sentence
+
+
+def or_nearest(name: str, known: Iterable[str]) -> str:
+    """'; did you mean 'x'?' for the nearest name, else the names themselves where they are few."""
+    names = list(known)
+    same_letters = [known_name for known_name in names if known_name.casefold() == name.casefold()]
+    names = same_letters or names
+    return did_you_mean(name, names) if names and (nearest(name, names) or len(names) <= LONGEST_LIST) else ""
 
 
 def say(value: Any) -> str:
@@ -57,11 +68,6 @@ def say(value: Any) -> str:
     return repr(value)
 
 
-def say_all(values: Any) -> str:
-    """The values one after the other, as they would stand in the YAML file."""
-    return ", ".join(map(say, values))
-
-
 def mistakes_of(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[Mistake]:
     """What pydantic found wrong with a `model`, one sentence per key; the keys start with `prefix`.
 
@@ -69,7 +75,11 @@ def mistakes_of(error: ValidationError, model: type[BaseModel], prefix: str = ""
     """
     by_key: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
+        if detail["type"] == "default_factory_not_called":  # the field it is made from is wrong, and that is said
+            continue
         path, _ = _field_at(model, detail["loc"])
+        if detail["type"] == "missing" and path[-1].isdigit():
+            path.pop()
         by_key.setdefault(".".join(path), []).append(detail)
     joined = prefix + "." if prefix else ""
     return [Mistake((joined + key).rstrip("."), _sentence(model, details)) for key, details in by_key.items()]
@@ -102,7 +112,9 @@ def _sentence(model: type[BaseModel], details: list[ErrorDetails]) -> str:
     kind, value = first["type"], first["input"]
     _, field = _field_at(model, first["loc"])
     if kind == "extra_forbidden":
-        return "unknown key" + did_you_mean(str(first["loc"][-1]), _siblings(model, first["loc"]))
+        return "unknown key" + or_nearest(str(first["loc"][-1]), _siblings(model, first["loc"]))
+    if kind == "missing" and isinstance(value, (list, tuple)):
+        return f"{say(value)} has too few values"
     if kind == "missing":
         return "is missing" + (f" ({field.description})" if field and field.description else "")
     if kind in ("model_type", "model_attributes_type"):

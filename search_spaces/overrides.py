@@ -7,11 +7,10 @@ searched no longer; what is changed beyond the key itself is said in a note.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from yaml.nodes import MappingNode, Node
+from yaml.nodes import MappingNode, Node, SequenceNode
 
-from posesweep.errors import did_you_mean
-from posesweep.search_spaces.document import YamlError, drop, entry, find, plain, put, read_value
-from posesweep.search_spaces.mistakes import Mistake, say
+from posesweep.search_spaces.document import YamlError, block_of, drop, entry, find, plain, put, read_override
+from posesweep.search_spaces.mistakes import Mistake, or_nearest, say
 from posesweep.search_spaces.parameters import same
 from posesweep.search_spaces.schema import FILE_KEYS, LONG_KEYS
 
@@ -28,18 +27,12 @@ class Overrides:
     def apply(self, overrides: Sequence[str]) -> None:
         """Apply all; what cannot be applied is noted in `mistakes`."""
         for override in overrides:
-            key, equals, text = override.partition("=")
-            key = key.strip()
-            if not equals or not all(key.split(".")):
-                self.mistakes.append(Mistake(override, "must be key=value, such as search.trials=20"))
-                continue
             try:
-                value, mistakes = read_value(text)
+                names, value = read_override(override)
             except YamlError as error:
-                self.mistakes.append(Mistake(key, f"{text!r} is {error}"))
+                self.mistakes.append(Mistake(override.partition("=")[0].strip() or override, str(error)))
                 continue
-            self.mistakes += [Mistake(f"{key}.{m.key}".rstrip("."), m.text) for m in mistakes]
-            self._set(key.split("."), value)
+            self._set(names, value)
 
     def _set(self, names: list[str], value: Node) -> None:
         if names[0] not in FILE_KEYS:
@@ -55,9 +48,7 @@ class Overrides:
                 put(self.root, names, value)
             case ["parameters", name, *_] if find(self.root, "parameters", name) is None:
                 searched = plain(find(self.root, "parameters") or MappingNode("", []))
-                self._wrong(
-                    names, f"no parameter '{name}' is searched{did_you_mean(name, searched) if searched else ''}"
-                )
+                self._wrong(names, f"no parameter '{name}' is searched{or_nearest(name, searched) if searched else ''}")
             case ["try_first", _, *_]:
                 self._wrong(names, "give the whole list: try_first=[{lr0: 0.001}]")
             case _:
@@ -75,9 +66,8 @@ class Overrides:
         elif name in LONG_KEYS:
             self._wrong(names, f"unknown key; did you mean '{LONG_KEYS[name]}'?")
         else:
-            self._wrong(
-                names, f"unknown key{did_you_mean('.'.join(names), [*FILE_KEYS, *LONG_KEYS.values(), *settings])}"
-            )
+            known = LONG_KEYS.values() if len(names) > 1 else [*FILE_KEYS, *settings]
+            self._wrong(names, f"unknown key{or_nearest('.'.join(names), known)}")
         return []
 
     def _wrong(self, names: list[str], text: str) -> None:
@@ -86,28 +76,26 @@ class Overrides:
     def _fix(self, name: str, value: Node) -> None:
         """Give `name` one value: in fixed, or, where it is used under a condition, as a constant parameter."""
         if isinstance(value, MappingNode):
-            self._wrong(
-                ["fixed", name], f"{say(plain(value))} is no single value; to search it, write parameters.{name}=.."
-            )
+            self._wrong([name], f"{say(plain(value))} is no single value; to search it, write parameters.{name}=..")
             return
         parameters = find(self.root, "parameters")
         when = find(self.root, "parameters", name, "when")
         if entry(parameters, name) is not None:
             self.notes.append(f"{name}: {say(plain(value))} from the command line, not searched")
-            self._forget(name)
+            self._forget_choices(name)
         if isinstance(when, MappingNode):
-            put(self.root, ["parameters", name, "value"], value)
-            put(self.root, ["parameters", name, "when"], when)
+            put(self.root, ["parameters", name], block_of(value=value, when=when))
         else:
+            drop(parameters, name)
             put(self.root, ["fixed", name], value)
         self._drop_unused(name, [plain(value)])
 
-    def _forget(self, name: str) -> None:
-        """Take a parameter out of parameters, baseline and try_first."""
+    def _forget_choices(self, name: str) -> None:
+        """Take a parameter's values out of baseline and try_first."""
         first = find(self.root, "try_first")
-        entries = first.value if first is not None and isinstance(first.value, list) else []
-        for block in (find(self.root, "parameters"), find(self.root, "baseline"), *entries):
-            drop(block if isinstance(block, MappingNode) else None, name)
+        entries = first.value if isinstance(first, SequenceNode) else []
+        for block in (find(self.root, "baseline"), *entries):
+            drop(block, name)
 
     def _drop_unused(self, parent: str, possible: list[object]) -> None:
         """Take out the parameters that are never used now that `parent` has only the `possible` values."""
@@ -117,14 +105,11 @@ class Overrides:
             if allowed_node is None:
                 continue
             allowed = plain(allowed_node)
-            if not any(same(one, value) for one in possible for value in _as_list(allowed) + [allowed]):
-                why = f"{parent} is {say(possible[0])}" if possible else f"{parent} is"
-                self.notes.append(
-                    f"{name}: not searched, because {why}" if possible else f"{name}: not searched, like {parent}"
-                )
-                self._forget(name)
-                self._drop_unused(name, [])
-
-
-def _as_list(value: object) -> list[object]:
-    return value if isinstance(value, list) else [value]
+            options = [allowed, *allowed] if isinstance(allowed, list) else [allowed]
+            if any(same(one, option) for one in possible for option in options):
+                continue
+            reason = f"because {parent} is {say(possible[0])}" if possible else f"like {parent}"
+            self.notes.append(f"{name}: not searched, {reason}")
+            self._forget_choices(name)
+            drop(parameters, name)
+            self._drop_unused(name, [])

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from posesweep.errors import did_you_mean, nearest
-from posesweep.search_spaces.mistakes import Mistake, say, say_all
+from posesweep.errors import nearest
+from posesweep.search_spaces.mistakes import Mistake, or_nearest, say
 
 KEYS = ("value", "values", "min", "max", "log", "step", "points", "when", "distribution", "q")
 OTHER_NAMES = {
@@ -16,8 +16,8 @@ OTHER_NAMES = {
     **dict.fromkeys(("high", "upper", "upper_bound", "stop", "end"), "use max"),
     **dict.fromkeys(("choices", "options", "categories"), "use values"),
     **dict.fromkeys(("if", "condition", "conditions"), "use when"),
-    "probabilities": "every value is equally likely at first; take it out",
-    "type": "whole min and max search whole numbers, min: 1.0 searches every number between; take it out",
+    "probabilities": "every value is as likely as another; take it out",
+    "type": "take it out: whole min and max search whole numbers, min: 1.0 searches those between too",
     "scale": "use log: true",
 }
 _Fields = dict[str, Any]
@@ -37,8 +37,8 @@ _EXPONENTS = ("log_uniform", "q_log_uniform", "inv_log_uniform")
 class Parameter(BaseModel):
     """`float` and `int` lie in low..high, both included; `categorical` is one of `values`; `constant` is values[0].
 
-    `when` names earlier parameters or fixed settings and the list of values that each must have for this one to be used.
-    `points` is how many values `method: grid` takes from the range.
+    `when` names earlier parameters or fixed settings and the list of values that each must have for this one to be
+    used. `points` is how many values `method: grid` takes from the range.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,20 +55,20 @@ class Parameter(BaseModel):
     @property
     def bounds(self) -> tuple[Any, Any]:
         """Lowest and highest value of a number; asked of a categorical it is our own mistake."""
-        assert self.low is not None and self.high is not None, f"a {self.kind} has no bounds"
+        assert self.kind in ("float", "int"), f"a {self.kind} has no bounds"
         return self.low, self.high
 
     def settle(self, value: Any) -> Any:
-        """`value` as this parameter would propose it (2.0 -> 2 for an int). Raises ValueError with the reason, if never."""
+        """`value` as this parameter would propose it (2.0 -> 2 for an int); ValueError with the reason, if never."""
         if self.kind in ("categorical", "constant"):
             return self._one_of(value)
         low, high = self.bounds
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValueError(f"{say(value)} must be a number from {self.range}")
+            raise ValueError(f"{say(value)} must be a number from {low} to {high}")
         if self.kind == "int" and value != int(value):
-            raise ValueError(f"{say(value)} must be a whole number from {self.range}")
+            raise ValueError(f"{say(value)} must be a whole number from {low} to {high}")
         if not low <= value <= high:
-            raise ValueError(f"{say(value)} is outside {self.range}")
+            raise ValueError(f"{say(value)} is outside {low} to {high}; widen the range, or change the value")
         if self.step is not None and value != self.on_grid(value):
             raise ValueError(f"{say(value)} is not on the steps of {self.range}; the nearest is {self.on_grid(value)}")
         return int(value) if self.kind == "int" else float(value)
@@ -154,7 +154,7 @@ def read_parameter(spec: Any) -> tuple[Parameter | None, list[str]]:
     """One parameter as the file gives it, or None, and what is wrong with it, each in one sentence."""
     if not isinstance(spec, dict):
         return None, [_not_a_block(spec)]
-    wrong = [_unknown_key(key, spec) for key in spec if key not in KEYS]
+    wrong = [_unknown_key(key) for key in spec if key not in KEYS]
     meant, also_wrong = _without_distribution({key: value for key, value in spec.items() if key in KEYS})
     wrong += also_wrong
     if wrong and not {"value", "values", "min", "max"} & set(meant):
@@ -167,19 +167,16 @@ def read_parameter(spec: Any) -> tuple[Parameter | None, list[str]]:
 
 
 def _not_a_block(spec: Any) -> str:
+    if spec is None:
+        return "is empty; give min and max, values, or value"
     if isinstance(spec, list):
         return f"{say(spec)} is neither a range nor a choice; write {{values: {say(spec)}}} or {{min: .., max: ..}}"
     return f"{say(spec)} alone is no range; write {{value: {say(spec)}}}, or move it to fixed"
 
 
-def _unknown_key(key: str, spec: _Fields) -> str:
-    if key not in OTHER_NAMES:
-        return f"unknown key '{key}'{did_you_mean(key, KEYS)}"
-    return (
-        f"'{key}': {OTHER_NAMES[key]}"
-        if key in ("type", "probabilities")
-        else f"'{key}' is unknown; {OTHER_NAMES[key]}"
-    )
+def _unknown_key(key: str) -> str:
+    way_out = f"; {OTHER_NAMES[key]}" if key in OTHER_NAMES else or_nearest(key, KEYS)
+    return f"unknown key '{key}'{way_out}"
 
 
 def _without_distribution(spec: _Fields) -> tuple[_Fields, list[str]]:
@@ -190,14 +187,14 @@ def _without_distribution(spec: _Fields) -> tuple[_Fields, list[str]]:
     if distribution is None:
         return meant, ["'q' goes with distribution: q_uniform; use step"] if q is not None else []
     if distribution in _EXPONENTS:
-        text = "takes exponents in W&B; use log_uniform_values, or log: true, with min and max as they are meant"
+        text = "takes exponents in W&B; use log_uniform_values, or log: true, and give min and max themselves"
         return meant, [f"distribution {distribution} {text}"]
     if distribution not in DISTRIBUTIONS:
-        return meant, [f"distribution {say(distribution)} is not supported{did_you_mean(distribution, DISTRIBUTIONS)}"]
+        return meant, [f"distribution {say(distribution)} is not supported{or_nearest(distribution, DISTRIBUTIONS)}"]
     says = DISTRIBUTIONS[distribution]
     missing = [key for key in says["needs"] if key not in meant]
     wrong = [f"distribution {distribution} needs {' and '.join(missing)}"] if missing else []
-    if "log" in says and meant.get("log") is False or "log" not in says and meant.get("log") is True:
+    if "min" in says["needs"] and meant.get("log") is (not says.get("log", False)):
         wrong.append(f"distribution {distribution} and log: {say(meant['log'])} contradict each other; keep one")
     if says.get("stepped"):
         meant["step"] = 1 if q is None else q
@@ -250,23 +247,20 @@ def _read_values(values: Any) -> tuple[_Fields, list[str]]:
 def _read_range(meant: _Fields) -> tuple[_Fields, list[str]]:
     missing = [key for key in ("min", "max") if key not in meant]
     if missing:
-        given = "max" if missing == ["min"] else "min"
-        return {}, [f"has {given} but no {missing[0]}"]
-    numbers = {key: number(meant[key]) for key in ("min", "max", "step") if key in meant and meant[key] is not None}
-    wrong = [f"{key} must be a number, not {say(meant[key])}" for key in ("min", "max") if numbers.get(key) is None]
-    wrong += (
-        [f"step must be a number, not {say(meant['step'])}"] if "step" in numbers and numbers["step"] is None else []
-    )
+        return {}, [f"has {'max' if missing == ['min'] else 'min'} but no {missing[0]}; give both"]
+    given = {key: meant[key] for key in ("min", "max", "step") if key in meant}
+    numbers = {key: found for key, value in given.items() if (found := number(value)) is not None}
+    wrong = [f"{key} must be a number, not {say(value)}" for key, value in given.items() if key not in numbers]
     if not isinstance(meant.get("log", False), bool):
         wrong.append(f"log must be true or false, not {say(meant['log'])}")
     if wrong:
         return {}, wrong
-    low, high, step = numbers["min"], numbers["max"], numbers.get("step")
+    low, high = numbers["min"], numbers["max"]
     kind = _number_kind(meant.get("kind"), low, high)
-    fields = {"kind": kind, "low": low, "high": high, "step": step, "log": meant.get("log", False)}
+    fields = {"kind": kind, "low": low, "high": high, "log": meant.get("log", False)}
     if kind == "float":
         fields.update(low=float(low), high=float(high))
-    fields["points"] = meant.get("points")
+    fields.update(step=numbers.get("step"), points=meant.get("points"))
     return fields, _wrong_bounds(fields) or _wrong_steps(fields)
 
 
@@ -353,8 +347,8 @@ def _possible(parent: str, parameter: Parameter, allowed: list[Any]) -> tuple[li
     for value in allowed:
         try:
             settled.append(parameter.settle(value))
-        except ValueError as error:
-            return allowed, f"{parent} is never that: {error}"
+        except ValueError:
+            return allowed, f"{parent} is never {say(value)}; it is {parameter.range}"
     return settled, ""
 
 
@@ -369,4 +363,4 @@ def _unknown_parent(name: str, parent: str, around: _Around) -> str:
     if parent in around.names:
         return f"'{parent}' comes later; move it above '{name}'"
     known = [*before, *around.fixed]
-    return f"'{parent}' is neither an earlier parameter nor fixed" + (did_you_mean(parent, known) if known else "")
+    return f"'{parent}' is neither an earlier parameter nor fixed" + (or_nearest(parent, known) if known else "")

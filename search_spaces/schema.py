@@ -1,11 +1,14 @@
 """The blocks of a sweep file, and what each of them may hold."""
 
-from typing import Annotated, Any, Literal, Self
+import re
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from posesweep.errors import did_you_mean
+from posesweep.search_spaces.mistakes import or_nearest, say
 from posesweep.search_spaces.parameters import Parameter
 
 # what a trial reports, and whether more of it is better
@@ -25,13 +28,22 @@ class Block(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_not_one(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic takes true for 1."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and not {int, float}.isdisjoint({annotation, *get_args(annotation)}):
+            raise sentence(f"{say(value)} must be a number")
+        return value
+
 
 class SyntheticData(Block):
     """Rendered horses instead of files."""
 
     train: int = Field(ge=1, description="how many images to train on")
     val: int = Field(ge=1, description="how many images to validate on")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     width: int = Field(ge=32, description="of the image, in pixels")
     height: int = Field(ge=32, description="of the image, in pixels")
 
@@ -43,13 +55,30 @@ class DataSpec(Block):
     val: str | None = None
     images: str | None = None
     skeleton: str | None = None
-    group_by: str | None = Field(None, description="a regular expression with one group, on the image's file name")
-    val_fraction: float = Field(0.2, gt=0, lt=1)
-    split_seed: int = Field(0, ge=0)
+    group_by: str | None = Field(
+        default=None, description="a regular expression with one group, on the image's file name"
+    )
+    val_fraction: float = Field(default=0.2, gt=0, lt=1)
+    split_seed: int = Field(default=0, ge=0)
     categories: list[str] | None = None
-    box_margin: float = Field(0.0, ge=0, description="a share added around the keypoints where a format has no boxes")
+    box_margin: float = Field(
+        default=0.0, ge=0, description="a share added around the keypoints where a format has no boxes"
+    )
     synthetic: SyntheticData | None = None
     split_hash: str | None = None
+
+    @field_validator("group_by")
+    @classmethod
+    def _has_one_group(cls, pattern: str | None) -> str | None:
+        if pattern is None:
+            return None
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise sentence(f"'{pattern}' is no regular expression: {error}") from None
+        if groups != 1:
+            raise sentence(f"'{pattern}' has {groups} groups in (..); mark the one part that names the group")
+        return pattern
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -58,6 +87,17 @@ class DataSpec(Block):
         if self.train is None and self.synthetic is None:
             raise sentence("needs train: the file of annotations (COCO .json or DeepLabCut .csv)")
         return self
+
+
+def with_paths_from(folder: Path, data: DataSpec) -> DataSpec:
+    """Every path absolute: of the current directory where it exists there, else of `folder`; skeleton names stay."""
+    found = {}
+    for name in ("train", "val", "images", "skeleton"):
+        value = getattr(data, name)
+        if value is not None and (name != "skeleton" or value.endswith((".yaml", ".yml"))):
+            path = Path(value).expanduser()
+            found[name] = str((path if path.exists() else folder / path).absolute())
+    return data.model_copy(update=found)
 
 
 class Metric(Block):
@@ -72,7 +112,7 @@ class Metric(Block):
     @classmethod
     def _is_reported(cls, name: str) -> str:
         if name not in METRICS:
-            raise sentence(f"no trial reports '{name}'{did_you_mean(name, METRICS)}")
+            raise sentence(f"no trial reports '{name}'{or_nearest(name, METRICS)}")
         return name
 
     @field_validator("goal")
@@ -92,9 +132,9 @@ class Search(Block):
     """How values are proposed; `trials` counts all of them, the baseline and try_first included."""
 
     method: Literal["tpe", "random", "grid"] = "tpe"
-    trials: int = Field(60, ge=1)
-    startup_trials: int = Field(10, ge=0, description="drawn at random before tpe begins to choose")
-    seed: int = Field(0, ge=0)
+    trials: int = Field(default=60, ge=1)
+    startup_trials: int = Field(default=10, ge=0, description="drawn at random before tpe begins to choose")
+    seed: int = Field(default=0, ge=0)
 
     @field_validator("method", mode="before")
     @classmethod
@@ -110,18 +150,18 @@ class EarlyTerminate(Block):
     """When a trial that does worse than the others is stopped."""
 
     type: Literal["asha", "hyperband", "median", "none"] = "asha"
-    min_epochs: int = Field(1, ge=1, description="no trial is stopped before")
-    eta: int = Field(3, ge=2, description="one trial in eta goes on from each rung")
-    startup_trials: int = Field(5, ge=0, description="median: finished before any trial is stopped")
+    min_epochs: int = Field(default=1, ge=1, description="no trial is stopped before")
+    eta: int = Field(default=3, ge=2, description="one trial in eta goes on from each rung")
+    startup_trials: int = Field(default=5, ge=0, description="median: finished before any trial is stopped")
 
 
 class Resources(Block):
     """What one trial takes, and how many run at once."""
 
-    workers_per_trial: int = Field(1, ge=1, description="processes of one trial, each with its own model (DDP)")
+    workers_per_trial: int = Field(default=1, ge=1, description="processes of one trial, each with its own model (DDP)")
     gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
-    cpus_per_worker: int = Field(1, ge=1)
-    concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="trials at once")
+    cpus_per_worker: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", description="trials at once")
 
     @field_validator("gpus_per_worker")
     @classmethod
@@ -134,20 +174,20 @@ class Resources(Block):
 class Failure(Block):
     """What happens to a trial whose process dies."""
 
-    max_retries: int = Field(2, ge=0)
+    max_retries: int = Field(default=2, ge=0)
 
 
 class Keep(Block):
     """Whose weights stay on disk."""
 
-    checkpoints_of_top: int = Field(3, ge=1)
+    checkpoints_of_top: int = Field(default=3, ge=1)
 
 
 class Sweep(Block):
     """A whole sweep file, every value filled in.
 
-    `baseline` and `try_first` are complete choices of the used parameters. `text` is what the user wrote, with overrides
-    applied; `notes` are sentences the user should see before the sweep starts.
+    `baseline` and `try_first` are complete choices of the used parameters. `text` is what the user wrote, with
+    overrides applied; `notes` are sentences the user should see before the sweep starts.
     """
 
     name: str
@@ -182,3 +222,14 @@ BLOCKS: dict[str, type[Block]] = {
 NOT_BUILT = ("warm_start", "confirm", "budget")
 FILE_KEYS = tuple(name for name in Sweep.model_fields if name not in ("text", "notes"))
 LONG_KEYS = {field: f"{block}.{field}" for block, model in reversed(BLOCKS.items()) for field in model.model_fields}
+
+
+def text_fields(model: type[Block]) -> set[str]:
+    """The fields of a block that hold text or a list of texts."""
+    return {name for name, info in model.model_fields.items() if _is_text(info.annotation)}
+
+
+def _is_text(annotation: Any) -> bool:
+    if get_origin(annotation) in (Union, UnionType, list):
+        return any(map(_is_text, get_args(annotation)))
+    return annotation is str

@@ -11,7 +11,15 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS = {"search_spaces", "datasets", "analysis", "trainables"}
 FORBIDDEN = {
     "posesweep": {"ray", "torch", "optuna", "timm"},
-    "search_spaces": {"ray", "torch", "optuna", "timm", "posesweep.datasets", "posesweep.analysis", "posesweep.trainables"},
+    "search_spaces": {
+        "ray",
+        "torch",
+        "optuna",
+        "timm",
+        "posesweep.datasets",
+        "posesweep.analysis",
+        "posesweep.trainables",
+    },
     "datasets": {"ray", "timm", "optuna", "posesweep.trainables", "posesweep.analysis", "posesweep.search_spaces"},
     "analysis": {"torch", "ray", "timm", "posesweep.trainables", "posesweep.search_spaces"},
 }

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
+from posesweep.search_spaces.schema import DataSpec, Metric
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
-
-from posesweep.search_spaces.schema import DataSpec, Metric
 
 Settings = Mapping[str, Mapping[str, Any]]  # an option's value -> the settings that exist only with it, and defaults
 

@@ -94,7 +94,7 @@ def prepare_process(threads: int, seed: int) -> None:
             libc.mallopt(M_MMAP_THRESHOLD, MALLOC_THRESHOLD_BYTES)
             libc.mallopt(M_TRIM_THRESHOLD, MALLOC_THRESHOLD_BYTES)
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  libraries that draw from the global state
+    np.random.seed(seed)
     torch.manual_seed(seed)
 
 

@@ -60,7 +60,10 @@ def lr_scales(names: list[str], layer_decay: float, head_lr_mult: float) -> dict
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
     """One or two groups per layer, with "name", "lr_scale" and lr = lr0 * lr_scale: "stage2" with weight decay, and
-    "stage2/no_decay" for norms and biases. Frozen parameters are in none, so freeze first."""
+    "stage2/no_decay" for norms and biases. Frozen parameters are in none, so freeze first.
+
+    Raises ConfigError for Nesterov's rule without momentum.
+    """
     layers = _layers(model)
     scales = lr_scales([name for name, _ in layers], settings.layer_decay, settings.head_lr_mult)
     groups = []
@@ -92,6 +95,8 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 def _optimizer(groups: list[dict[str, Any]], settings: OptimizerSettings) -> torch.optim.Optimizer:
     if settings.name == "sgd":
+        if settings.nesterov and not settings.momentum:
+            raise ConfigError("nesterov: true needs momentum above 0; set nesterov: false or momentum: 0.9")
         return torch.optim.SGD(groups, settings.lr0, momentum=settings.momentum, nesterov=settings.nesterov)
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name](groups, settings.lr0)
 

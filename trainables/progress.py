@@ -182,7 +182,8 @@ def end_line(board: Board, number: int) -> str:
     trial = board.trials[number]
     epochs = "1 epoch" if trial.epoch == 1 else f"{trial.epoch} epochs"
     best = "" if trial.best is None else f", best {board.rule.metric} {trial.best:.3f}"
-    return f"trial {number}: {trial.state} after {epochs}{best}{f': {trial.reason}' if trial.reason else ''}"
+    state = "interrupted" if trial.state == "running" else trial.state
+    return f"trial {number}: {state} after {epochs}{best}{f': {trial.reason}' if trial.reason else ''}"
 
 
 def shown(board: Board, rows: int) -> list[int]:

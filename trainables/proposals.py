@@ -19,14 +19,13 @@ from posesweep.search_spaces.space import Parameter, Sweep, grid, is_active
 from posesweep.trainables.stopping import BASELINE, Early, History, would_stop
 
 Values = dict[str, Any]
-DIRECTIONS = ("maximize", "minimize")
 # A small space of choices soon proposes what was tried already, and the same config again would teach nothing: the
 # sampler is asked a few times more, then chance.
 DRAWS, CHANCE_DRAWS = 8, 24
 
 # Every argument that does not warn of its removal in Optuna 6; the rest (prior_weight, gamma, weights, ...) has the
 # same defaults in 4.4 and 5.0.
-TPE_ARGUMENTS = {
+TPE_ARGUMENTS: Values = {
     "n_ei_candidates": 24,
     "multivariate": True,
     "group": True,  # parameters with `when:` are modelled together with those they appear with
@@ -59,11 +58,16 @@ def propose(sweep: Sweep, number: int, seen: Sequence[FrozenTrial]) -> tuple[str
         points = grid(sweep)
         at = number - len(first)
         return ("search", points[at]) if at < len(points) else None
+    study = optuna.create_study(direction=sweep.metric.goal)
+    study.add_trials(seen)
     tried = [decoded(sweep, trial) for trial in seen]
     for draw in range(DRAWS + CHANCE_DRAWS):
-        values = _draw(sweep, seen, _sampler(sweep, number, draw))
+        study.sampler = _sampler(sweep, number, draw)
+        trial = study.ask()
+        values = _suggested(sweep, trial)
         if values not in tried:
             break
+        study.tell(trial, state=TrialState.FAIL)  # out of the sampler's sight
     return "search", values
 
 
@@ -121,11 +125,8 @@ def _sampler(sweep: Sweep, number: int, draw: int) -> optuna.samplers.BaseSample
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=sweep.search.startup_trials, **TPE_ARGUMENTS)
 
 
-def _draw(sweep: Sweep, seen: Sequence[FrozenTrial], sampler: optuna.samplers.BaseSampler) -> Values:
+def _suggested(sweep: Sweep, trial: optuna.Trial) -> Values:
     """One set of values, parameter by parameter in declared order, only those that are active given the earlier."""
-    study = optuna.create_study(direction=sweep.metric.goal, sampler=sampler)
-    study.add_trials(seen)
-    trial = study.ask()
     values: Values = {}
     for name, parameter in sweep.parameters.items():
         if is_active(parameter, {**sweep.fixed, **values}):

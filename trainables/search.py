@@ -50,7 +50,7 @@ class Search:
     """The search of one sweep. Values are in the metric's own sign; epochs are finished epochs, from 1."""
 
     def __init__(self, sweep: Sweep, study: optuna.Study, storage: optuna.storages.JournalStorage) -> None:
-        self._sweep = sweep
+        self.sweep = sweep
         self._study = study
         self._storage = storage
         self._sign = 1.0 if sweep.metric.goal == "maximize" else -1.0
@@ -75,7 +75,7 @@ class Search:
     @property
     def wanted(self) -> int:
         """How many trials there are to be: those of the sweep file and those it was extended by."""
-        return self._sweep.search.trials + int(self._study.user_attrs.get("extended_by", 0))
+        return self.sweep.search.trials + int(self._study.user_attrs.get("extended_by", 0))
 
     @property
     def left(self) -> int:
@@ -85,7 +85,7 @@ class Search:
 
     def extend(self, trials: int) -> None:
         """Ask for `trials` more, on record."""
-        self._study.set_user_attr("extended_by", self.wanted - self._sweep.search.trials + trials)
+        self._study.set_user_attr("extended_by", self.wanted - self.sweep.search.trials + trials)
 
     def next_trial(self) -> Proposal | None:
         """Propose the next trial and record it as running; None when there are as many as wanted."""
@@ -93,24 +93,24 @@ class Search:
         number = len(trials)
         if number >= self.wanted:
             return None
-        seen = as_sampled(self._sweep, self.rule, trials, self.history())
-        proposed = propose(self._sweep, number, seen)
+        seen = as_sampled(self.sweep, self.rule, trials, self.history())
+        proposed = propose(self.sweep, number, seen)
         if proposed is None:
             return None
         role, values = proposed
-        params, distributions = encoded(self._sweep, values)
+        params, distributions = encoded(self.sweep, values)
         attrs = {"role": role}
         running = create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attrs)
         self._study.add_trial(running)  # one line of the journal: the whole proposal or none of it
         return Proposal(number, values, role)
 
+    def proposals(self) -> list[Proposal]:
+        """Every trial there is, in order."""
+        return [self._proposal(trial) for trial in self._trials()]
+
     def unfinished(self) -> list[Proposal]:
         """The trials that were proposed and have not ended, in order: to be run again, from their checkpoints."""
-        return [
-            Proposal(trial.number, decoded(self._sweep, trial), trial.user_attrs["role"])
-            for trial in self._trials()
-            if not trial.state.is_finished()
-        ]
+        return [self._proposal(trial) for trial in self._trials() if not trial.state.is_finished()]
 
     def report(self, number: int, epoch: int, value: float) -> str | None:
         """Record what trial `number` reached after `epoch` epochs; return why it stops here, or None.
@@ -127,21 +127,20 @@ class Search:
             reason = f"diverged: {self.rule.metric} is {value} after epoch {epoch}"
             self.diverge(number, epoch, reason)
             return reason
-        reason = None
-        if epoch < self._epochs_of(trial):
-            reason = should_stop(self.rule, self.history(), number, epoch, self._sign * value)
-        if reason is None:
+        is_last = epoch >= self._epochs_of(trial)
+        stop = None if is_last else should_stop(self.rule, self.history(), number, epoch, self._sign * value)
+        if stop is None:
             self._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
         else:
-            self._end(trial, TrialState.PRUNED, {"stop_reason": reason}, last={epoch: value})
-        return reason
+            self._end(trial, TrialState.PRUNED, {"stop_reason": stop}, last={epoch: value})
+        return stop
 
     def catch_up(self, number: int, rows: Iterable[tuple[int, float | None]]) -> str | None:
         """Report the (epoch, value) of a trial's own metrics file that the journal missed; why it stops, or None.
 
         For a resumed trial: it wrote an epoch to its file, and the driver was killed before it heard of it.
         """
-        for epoch, value in sorted(rows):
+        for epoch, value in sorted(rows, key=lambda row: row[0]):
             reason = self.report(number, epoch, value) if value is not None else None
             if reason is not None:
                 return reason
@@ -168,14 +167,33 @@ class Search:
         self._end(self._trial(number), TrialState.PRUNED, attrs)
 
     def history(self) -> History:
-        """What every trial reported, `{number: {epoch: value}}`, higher is better."""
+        """What every trial reported, `{number: {epoch: value}}`, higher is better.
+
+        Without those that diverged: what they showed before is no measure for trials that can be trained.
+        """
+        trials = [trial for trial in self._trials() if not trial.user_attrs.get("diverged")]
         if self._sign > 0:
-            return {trial.number: trial.intermediate_values for trial in self._trials()}
-        return {t.number: {epoch: -value for epoch, value in t.intermediate_values.items()} for t in self._trials()}
+            return {trial.number: trial.intermediate_values for trial in trials}
+        return {t.number: {epoch: -value for epoch, value in t.intermediate_values.items()} for t in trials}
 
     def counts(self) -> Counter[State]:
         """How many trials are in which state."""
         return Counter(state_of(trial) for trial in self._trials())
+
+    def outcome(self, number: int) -> tuple[State, str]:
+        """How a trial stands, and in words why it ended early; '' where it did not."""
+        trial = self._trial(number)
+        return state_of(trial), trial.user_attrs.get("stop_reason", "")
+
+    def ended(self) -> list[int]:
+        """The numbers of the trials that have ended, in order."""
+        return [trial.number for trial in self._trials() if trial.state.is_finished()]
+
+    def best(self, count: int) -> list[int]:
+        """The numbers of the `count` best ended trials, best first; those that trained to the end before all others."""
+        ended = [t for t in self._trials() if t.state.is_finished() and "best" in t.user_attrs]
+        ended.sort(key=lambda t: (t.state != TrialState.COMPLETE, -self._sign * t.user_attrs["best"], t.number))
+        return [trial.number for trial in ended[:count]]
 
     def _end(
         self, trial: FrozenTrial, state: TrialState, attrs: dict[str, Any], last: Mapping[int, float] | None = None
@@ -215,6 +233,9 @@ class Search:
             return {"epochs": 0}
         best_epoch, best = max(sorted(reports.items()), key=lambda report: self._sign * report[1])
         return {"epochs": max(reports), "best": best, "best_epoch": best_epoch}
+
+    def _proposal(self, trial: FrozenTrial) -> Proposal:
+        return Proposal(trial.number, decoded(self.sweep, trial), trial.user_attrs["role"])
 
     def _epochs_of(self, trial: FrozenTrial) -> int:
         """The length of this trial's own training."""

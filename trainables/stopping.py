@@ -171,4 +171,5 @@ def _compared(rule: Early, value: float, limit: float) -> str:
 
 def _share(eta: float) -> str:
     """'third' for 3; in percent where there is no word."""
-    return {2: "half", 3: "third", 4: "quarter", 5: "fifth", 10: "tenth"}.get(eta, f"{100 / eta:.3g} %")
+    words = {2.0: "half", 3.0: "third", 4.0: "quarter", 5.0: "fifth", 10.0: "tenth"}
+    return words.get(eta, f"{100 / eta:.3g} %")

@@ -10,13 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 import yaml
-from tensorboardX import SummaryWriter
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-
 from posesweep.datasets.loading import batches, training_order, validation_order
-from posesweep.errors import ConfigError
-from posesweep.files import append_json_line, write_text
 from posesweep.trainables import distributed
 from posesweep.trainables.checkpoint import (
     Checkpoint,
@@ -34,6 +28,12 @@ from posesweep.trainables.schedules import Schedule, lr_factor
 from posesweep.trainables.status import versions, write_status
 from posesweep.trainables.task import Arrays, Batch, Dataset, DivergedError, Score, Task
 from posesweep.trainables.tasks import build_task
+from tensorboardX import SummaryWriter
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from posesweep.errors import ConfigError
+from posesweep.files import append_json_line, write_text
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -211,7 +211,8 @@ def save_epoch(training: Training, loop: LoopState, row: dict[str, Any], score: 
     folder, metric = training.context.folder, training.config.metric
     value = row.get(metric.name)
     row["attempt"] = training.context.attempt
-    if score is not None and value is not None and (loop.best is None or metric.better(value, loop.best)):
+    sign = 1.0 if metric.goal == "maximize" else -1.0
+    if score is not None and value is not None and (loop.best is None or sign * value > sign * loop.best):
         loop.best, loop.best_epoch = value, loop.epoch
         weights = training.scored_network.state_dict()
         save_best(folder / "best", weights, {"epoch": loop.epoch, "metrics": row}, score.evidence)

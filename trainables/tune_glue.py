@@ -1,10 +1,9 @@
 """Ray Tune as the executor of a `Search`: it asks for trials and hands on what they report, and decides nothing.
 
-A trial's config is {"number", "params", "role"}. It reports {"epoch": int, "value": float | None, "state": ...} after each
-epoch, where state is running, finished, diverged or failed (the last two with "reason"), and may report whatever else it
-likes.
-A trial that Tune ends without a word of its own (time budget, Ctrl-C) stays running in the journal and is taken up again
-by the next run of the sweep.
+A trial's config is {"number", "params", "role"}. After each epoch it reports {"epoch": int, "value": float | None,
+"state": ...} and whatever else it likes; state is running, finished, or diverged or failed (these with "reason").
+A trial that Tune ends without a word of its own (time budget, Ctrl-C) stays running in the journal, and the next run of
+the sweep takes it up again.
 
     TuneConfig(search_alg=searcher, scheduler=StudyScheduler(searcher), num_samples=search.left,
                max_concurrent_trials=..., reuse_actors=True)
@@ -13,7 +12,6 @@ by the next run of the sweep.
 knowing less than it could have.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,7 @@ class StudySearcher(Searcher):
         self._numbers: dict[str, int] = {}
         self._interrupted = search.unfinished()
 
-    def suggest(self, trial_id: str) -> Result | str:
+    def suggest(self, trial_id: str) -> Any:
         """The next trial's config, or FINISHED."""
         proposal = self._interrupted.pop(0) if self._interrupted else self.search.next_trial()
         if proposal is None:
@@ -49,7 +47,7 @@ class StudySearcher(Searcher):
         number = self._numbers[trial_id]
         if error:
             self.search.fail(number, self.errors.get(trial_id, "it ended with an error"))
-        elif result is not None and "state" in result:
+        elif result is not None:
             take_in(self.search, number, result)
 
     def save(self, checkpoint_path: str) -> None:
@@ -60,19 +58,15 @@ class StudySearcher(Searcher):
 
 
 class StudyScheduler(FIFOScheduler):
-    """Stops the trials that the search wants stopped. `seen` hears of every report, before the decision."""
+    """Stops the trials that the search wants stopped."""
 
-    def __init__(self, searcher: StudySearcher, seen: Callable[[int, Result], None] | None = None) -> None:
+    def __init__(self, searcher: StudySearcher) -> None:
         super().__init__()
         self._searcher = searcher
-        self._seen = seen
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: Result) -> str:
         """Record the report; STOP when the search says so."""
-        number = trial.config["number"]
-        if self._seen is not None:
-            self._seen(number, result)
-        reason = take_in(self._searcher.search, number, result)
+        reason = take_in(self._searcher.search, trial.config["number"], result)
         return TrialScheduler.CONTINUE if reason is None else TrialScheduler.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
@@ -87,15 +81,16 @@ def config_of(proposal: Proposal) -> Result:
 
 def take_in(search: Search, number: int, result: Result) -> str | None:
     """Record one report of a trial; why the trial stops here, or None. Told twice, it changes nothing."""
+    if "state" not in result:
+        return None  # Tune's own: a trial that has not reported yet
     epoch, value, state = result["epoch"], result.get("value"), result["state"]
-    if state == "diverged":
-        search.diverge(number, epoch, result["reason"])
-        return result["reason"]
     reason = search.report(number, epoch, value) if value is not None else None
-    if state == "failed":
-        search.fail(number, result["reason"])
     if state == "finished":
         search.finish(number)
+    elif state == "failed":
+        search.fail(number, result["reason"])
+    elif state == "diverged":
+        search.diverge(number, epoch, result["reason"])
     return reason
 
 

@@ -6,22 +6,20 @@ from typing import Any
 
 import torch
 import yaml
-from rich.console import Console
-
 from posesweep.analysis.ranked import Ranked, RankedTrial, ranked, ranked_table
 from posesweep.analysis.report import build_report
 from posesweep.analysis.results import SweepResults, read_sweep_folder, write_results_csv
-from posesweep.errors import ConfigError, SweepError
-from posesweep.files import read_json, write_text
-from posesweep.search_spaces.document import apply_overrides
-from posesweep.trainables.checkpoint import load_weights, save_weights
+from posesweep.trainables.checkpoint import load_weights
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import Context, in_this_process
 from posesweep.trainables.debug import print_epoch
 from posesweep.trainables.folder import trial_folder
-from posesweep.trainables.status import read_status
 from posesweep.trainables.tasks import build_task, make_config
 from posesweep.trainables.trial import run_trial, score_network
+from rich.console import Console
+
+from posesweep.errors import ConfigError, SweepError
+from posesweep.files import write_text
 
 
 def conclude(folder: Path) -> None:
@@ -127,7 +125,22 @@ def read_config(path: Path, settings: list[str] | None = None) -> TrialConfig:
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(values, dict) or "data" not in values:
         raise ConfigError(f"{path} is not the config of one training; best.yaml in a sweep folder is one")
-    return make_config(apply_overrides(values, settings or []))
+    return make_config(with_settings(values, settings or []))
+
+
+def with_settings(values: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    """The values with `key=value` settings over them; `data.images=..` reaches into a block. ConfigError without '='."""
+    changed = dict(values)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"'{setting}' is not a setting; write key=value, such as epochs=200")
+        block, _, name = key.rpartition(".")
+        if block:
+            changed[block] = {**dict(changed.get(block) or {}), name: yaml.safe_load(text)}
+        else:
+            changed[name] = yaml.safe_load(text)
+    return changed
 
 
 def train_alone(path: Path, settings: list[str], out: Path) -> None:

@@ -172,6 +172,7 @@ def _write_sweep_files(folder: Path, name: str, truth: Ponies) -> None:
         "early_terminate": {"type": "asha", "min_epochs": 2, "eta": 3},
     }
     (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
+    (folder / "space.json").write_text(json.dumps(sweep))
     skeleton = {
         "name": SKELETON.name,
         "keypoints": list(SKELETON.keypoints),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import posesweep.analysis.keypoint_ap as module
 from posesweep.analysis.keypoint_ap import (
     THRESHOLDS,
     Detections,
@@ -105,11 +106,17 @@ def test_all_ten_numbers_equal_pycocotools_to_the_last_bit(case: Case) -> None:
     assert list(ours.values()) == pycocotools_ap(known, found, sigmas)
 
 
-def test_a_large_set_equals_pycocotools_across_blocks() -> None:
-    case = Case(5, images=300, objects=9000, detections=20000, categories=2, keypoints=5, score_levels=50, whole_pixels=False)
-    truth, detections, sigmas, categories = build(case)
-    known, found = coco_objects(truth, detections, categories)
-    assert list(keypoint_ap(match(truth, detections, sigmas)).values()) == pycocotools_ap(known, found, sigmas)
+def test_blocks_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(5, images=30, objects=90, detections=200, categories=2, keypoints=5, score_levels=9, whole_pixels=False)
+    truth, detections, sigmas, _ = build(case)
+    weights = np.random.default_rng(0).integers(0, 3, (7, case.images))
+    at_once = match(truth, detections, sigmas)
+    resampled = bootstrap_ap(at_once, weights)
+    monkeypatch.setattr(module, "PAIRS_PER_BLOCK", 10)
+    monkeypatch.setattr(module, "CURVE_POINTS_PER_BLOCK", 10)
+    in_pieces = match(truth, detections, sigmas)
+    assert all(np.array_equal(getattr(in_pieces, name), value) for name, value in vars(at_once).items())
+    assert bootstrap_ap(in_pieces, weights) == pytest.approx(resampled, abs=1e-12)
 
 
 # ------------------------------------------------------------------------------------------------- by hand
@@ -205,13 +212,14 @@ def test_truth_of_instances_has_the_images_that_hold_one() -> None:
 
 
 def test_a_prediction_that_is_not_finite_is_refused() -> None:
+    keypoints = np.array([[[0.0, 0]], [[np.nan, 0]]])
     with pytest.raises(DataError, match="detection 1 in image 1: its keypoints are not finite"):
-        Detections(np.arange(2), np.zeros(2, int), np.array([[[0.0, 0]], [[np.nan, 0]]]), np.ones(2))
+        match(one_point_truth(2), replace(at_oks([0.9] * 2, [1.0] * 2), keypoints=keypoints), SIGMA)
 
 
 def test_a_truth_that_is_not_finite_is_refused() -> None:
     with pytest.raises(DataError, match="annotation 1: its areas are not finite"):
-        one_point_truth(2, areas=np.array([1.0, np.inf]))
+        match(one_point_truth(2, areas=np.array([1.0, np.inf])), at_oks([0.9] * 2, [1.0] * 2), SIGMA)
 
 
 def test_a_detection_in_an_unknown_image_is_refused() -> None:
@@ -246,10 +254,16 @@ def test_bootstrap_with_every_image_once_is_ap(case: Case) -> None:
 @given(CASES)
 def test_bootstrap_is_pycocotools_on_repeated_images(case: Case) -> None:
     truth, detections, sigmas, categories = build(case)
+    detections = replace(detections, scores=-rank_within(detections.image_ids).astype(float))  # ties across images only
     matches = match(truth, detections, sigmas)
     weights = np.random.default_rng(case.seed).integers(0, 4, (1, len(matches.images)))
     expected = pycocotools_ap(*coco_objects(*repeated(truth, detections, weights[0]), categories), sigmas)[0]
     assert np.nan_to_num(bootstrap_ap(matches, weights), nan=-1) == pytest.approx([expected], abs=1e-12)
+
+
+def rank_within(groups: np.ndarray) -> np.ndarray:
+    """0, 1, 2 ... for the members of each group."""
+    return np.array([np.count_nonzero(groups[:i] == group) for i, group in enumerate(groups)], int)
 
 
 def repeated(truth: Truth, detections: Detections, times: np.ndarray) -> tuple[Truth, Detections]:

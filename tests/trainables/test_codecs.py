@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from posesweep.trainables.codecs import HeatmapCodec, SimCCCodec
 
 IMGSZ = (64, 96)  # width, height: heatmaps of 16 x 24 cells
@@ -141,6 +142,13 @@ def test_decoding_equals_a_loop_over_keypoints(dark, slow, udp, pixels):
     expected = [[np.multiply(slow(m), pixels) for m in maps] for maps in heatmaps.numpy()]
     np.testing.assert_allclose(points, expected, atol=2e-3)
     np.testing.assert_array_equal(scores, heatmaps.amax((-2, -1)))
+
+
+def test_dark_is_as_exact_within_autocast():
+    codec, heatmaps = HeatmapCodec(IMGSZ, udp=True, dark=True), noisy_heatmaps()
+    with torch.autocast("cpu", torch.bfloat16):
+        points, _ = codec.decode(heatmaps)
+    assert torch.equal(points, codec.decode(heatmaps)[0])
 
 
 def test_quarter_cell_by_hand_and_at_the_border():

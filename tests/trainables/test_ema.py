@@ -2,8 +2,9 @@ import copy
 
 import pytest
 import torch
-from posesweep.trainables.ema import WeightAverage
 from torch import nn
+
+from posesweep.trainables.ema import WeightAverage
 
 
 class Tiny(nn.Module):

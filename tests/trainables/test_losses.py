@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from posesweep.trainables.losses import heatmap_mse, simcc_kl
 
 WEIGHTS = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])

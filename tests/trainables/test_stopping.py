@@ -62,7 +62,7 @@ def test_last_epoch_is_never_a_stop() -> None:
 
 def test_baseline_is_never_stopped_and_still_counts() -> None:
     for rule in (ASHA, MEDIAN, Early("hyperband", 30)):
-        crowd = {n: {e: 0.9 for e in range(1, 10)} for n in range(1, 20)}
+        crowd = {n: dict.fromkeys(range(1, 10), 0.9) for n in range(1, 20)}
         assert should_stop(rule, crowd, 0, 9, 0.0) is None
     assert should_stop(ASHA, {0: {1: 0.9}}, 1, 1, 0.8) is not None
 
@@ -114,7 +114,7 @@ def test_hyperband_brackets_have_the_published_shares() -> None:
     rule = Early("hyperband", 27, 1, 3)
     counts = Counter(bracket_of(rule, n) for n in range(49))
     assert counts == {0: 27, 1: 12, 2: 6, 3: 4}
-    assert set(bracket_of(rule, n) for n in range(8)) >= {0, 1, 2}, "mixed from the start"
+    assert {bracket_of(rule, n) for n in range(8)} >= {0, 1, 2}, "mixed from the start"
 
 
 def test_hyperband_compares_within_the_bracket() -> None:

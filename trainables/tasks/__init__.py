@@ -7,12 +7,12 @@ import pkgutil
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-from pydantic import ValidationError
-
-from posesweep.errors import ConfigError, did_you_mean
 from posesweep.search_spaces.mistakes import Mistake, mistakes_of
 from posesweep.trainables.config import TrialConfig, unused_settings
 from posesweep.trainables.task import Prepared, Task
+from pydantic import ValidationError
+
+from posesweep.errors import ConfigError, did_you_mean
 
 
 class TaskModule(Protocol):

@@ -9,18 +9,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from pydantic import Field, field_validator
-from torch import Tensor, nn
-
-from posesweep.analysis.keypoint_ap import Detections, Truth, keypoint_ap, match, oks
-from posesweep.analysis.keypoint_errors import keypoint_errors
+from posesweep.analysis.keypoint_ap import Detections, Truth, defined, keypoint_ap, match, oks
+from posesweep.analysis.keypoint_errors import KeypointErrors, error_metrics
 from posesweep.datasets.augment import Augmentation, margin_for, preset, widest
 from posesweep.datasets.crops import Crops, CropSpec, Progress, open_crops
 from posesweep.datasets.instances import Instances
 from posesweep.datasets.load import Data, DataRequest, SyntheticRequest, load_data
 from posesweep.datasets.split import split_record
 from posesweep.datasets.topdown import TopDownSamples
-from posesweep.errors import ConfigError
 from posesweep.search_spaces.mistakes import Mistake
 from posesweep.trainables.codecs import Codec, HeatmapCodec, Outputs, SimCCCodec
 from posesweep.trainables.config import Settings, TrialConfig
@@ -28,6 +24,10 @@ from posesweep.trainables.context import default_cache
 from posesweep.trainables.losses import heatmap_mse, simcc_kl
 from posesweep.trainables.models import build_model, check_imgsz, layer_names
 from posesweep.trainables.task import Batch, Dataset, DivergedError, LossParts, Prepared, Score
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from posesweep.errors import ConfigError
 
 KEYPOINT_SCORE_COUNTS_ABOVE = 0.2  # an object's score is the mean of its keypoint scores above this (mmpose, COCO)
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB, 0-255
@@ -190,11 +190,15 @@ def load(config: Config) -> Data:
         values["synthetic"] = SyntheticRequest(**values["synthetic"])
     for name in ("train", "val", "images"):
         values[name] = Path(values[name]) if values[name] is not None else None
-    data = load_data(DataRequest(**{name: value for name, value in values.items() if value is not None}), default_cache())
+    data = load_data(
+        DataRequest(**{name: value for name, value in values.items() if value is not None}), default_cache()
+    )
     if config.limit is None:
         return data
     cut = slice(config.limit)
-    return replace(data, train=data.train.take(np.arange(len(data.train))[cut]), val=data.val.take(scored_rows(data.val)[cut]))
+    return replace(
+        data, train=data.train.take(np.arange(len(data.train))[cut]), val=data.val.take(scored_rows(data.val)[cut])
+    )
 
 
 def open_stores(
@@ -243,3 +247,21 @@ def score_predictions(truth: Instances, ids: Int[np.ndarray, "n"], rows: Float[n
     image_ids = own.image_ids[own.image_index]
     sigmas = truth.skeleton.sigmas
     matches = match(Truth.from_instances(truth), Detections(image_ids, own.category_ids, points, object_scores), sigmas)
+    truths = Truth.from_instances(own)
+    errors = KeypointErrors.between(points, own.keypoints, own.visibility, own.boxes)
+    evidence = {
+        "id": own.ids,
+        "image_id": image_ids,
+        "category_id": own.category_ids,
+        "score": object_scores,
+        "keypoints": points,
+        "keypoint_score": scores.astype(np.float32),
+        "oks": oks(points, truths, sigmas),
+        "error_px": errors.distance_px,
+        "true_keypoints": own.keypoints,
+        "visibility": own.visibility,
+        "area": own.areas,
+        "box": own.boxes,
+        **{f"match/{name}": array for name, array in matches.arrays().items()},
+    }
+    return Score({**defined(keypoint_ap(matches)), **error_metrics(errors)}, evidence)
