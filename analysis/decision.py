@@ -61,7 +61,9 @@ def _gain(winner: Standing, ranked: Standings) -> str:
     if baseline.rank is None:
         return f"What the search gained is not known: {of} {PREDICATES[baseline.state]}."
     if winner.gain is None:
-        return f"{_number(winner.value)} against {_number(baseline.value)} of {of}; without an interval it may be chance."
+        return (
+            f"{_number(winner.value)} against {_number(baseline.value)} of {of}; without an interval it may be chance."
+        )
     size = f"{winner.gain.value:+.3f} AP over {of}, 95 % interval {_range(winner.gain, sign=True)}"
     return f"The gain is real: {size}." if winner.gain.low > 0 else f"The gain may be chance: {size}."
 

@@ -6,6 +6,7 @@ Object-oriented Matplotlib only: no pyplot, so no global list of figures and no 
 import io
 import re
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 INK = "#0a0b0c"  # becomes currentColor in the SVG
 GREY = "#8b95a5"  # readable on white and on black
 WINNER, TIED, BASELINE, BAD, OTHER = "#0d9488", "#5eb5ac", "#d97706", "#dc2626", "#6b8fc9"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "svg.fonttype": "none",  # text stays text: the page's font, searchable
     "svg.hashsalt": "posesweep",  # the same numbers give the same bytes

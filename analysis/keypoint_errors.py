@@ -81,9 +81,7 @@ def keypoint_similarity(
     return np.exp(-(errors.distance_px**2) / (2 * scale2))
 
 
-def per_keypoint(
-    errors: KeypointErrors, similarity: Shaped[np.ndarray, "n K"], names: Sequence[str]
-) -> pd.DataFrame:
+def per_keypoint(errors: KeypointErrors, similarity: Shaped[np.ndarray, "n K"], names: Sequence[str]) -> pd.DataFrame:
     """One row per keypoint: keypoint, labelled (how often), the `error_metrics` and OKS (its mean similarity).
 
     What a keypoint that is never labelled would have is NaN.

@@ -38,7 +38,9 @@ def slices(results: SweepResults) -> tuple[Slice, ...]:
 def _slice(trials: pd.DataFrame, name: str, stated: Mapping[str, Any]) -> Slice:
     rows = trials.dropna(subset=[PARAMS + name, "value"])
     values = rows[PARAMS + name]
-    numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and not stated.get("values")
+    numeric = (
+        pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and not stated.get("values")
+    )
     categories: tuple[str, ...] = ()
     if numeric:
         places = values.to_numpy(float)
@@ -64,7 +66,9 @@ def draw_slice(numbers: Slice, ax: Axes, winner: int | None = None, baseline: in
     for full in (False, True):
         rows = numbers.full == full
         face = OTHER if full else "none"
-        ax.scatter(places[rows], numbers.scores[rows], 26, facecolors=face, edgecolors=OTHER, linewidths=1.2, alpha=0.85)
+        ax.scatter(
+            places[rows], numbers.scores[rows], 26, facecolors=face, edgecolors=OTHER, linewidths=1.2, alpha=0.85
+        )
     for trial, colour in ((baseline, BASELINE), (winner, WINNER)):
         rows = numbers.trials == trial
         ax.scatter(places[rows], numbers.scores[rows], 58, color=colour, zorder=3)

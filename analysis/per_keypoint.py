@@ -8,10 +8,11 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 
 from posesweep.analysis.drawing import INK
+from posesweep.analysis.keypoint_errors import PCK_FRACTIONS, KeypointErrors, keypoint_similarity
 from posesweep.analysis.results import Evidence
 from posesweep.datasets.skeleton import Skeleton
 
-PCK_SHARE = 0.05  # of the longer side of the object's box
+PCK_SHARE = PCK_FRACTIONS[0]  # of the longer side of the object's box
 
 
 @dataclass(frozen=True)
@@ -26,18 +27,16 @@ class PerKeypoint:
 
 
 def per_keypoint(evidence: Evidence, skeleton: Skeleton) -> PerKeypoint:
-    """Numbers of each keypoint. A keypoint's OKS is exp(-d^2 / (2 s^2 k^2)) with k = 2 sigma and s^2 the annotated
-    area (COCO's keypoint evaluation); an object's OKS is the mean over its labelled keypoints."""
+    """Numbers of each keypoint. An object's OKS is the mean over its labelled keypoints; here each keypoint's part is
+    averaged over the objects."""
     labelled = evidence.visibility > 0
-    error = np.where(labelled, evidence.error_px, np.nan)
-    similarity = np.exp(-(error**2) / (2 * evidence.areas[:, None] * (2 * skeleton.sigmas) ** 2))
-    reach = PCK_SHARE * evidence.boxes[:, 2:].max(axis=1, keepdims=True)
+    errors = KeypointErrors(np.where(labelled, evidence.error_px, np.nan), evidence.boxes)
     return PerKeypoint(
         names=skeleton.keypoints,
         count=labelled.sum(axis=0),
-        oks=_mean(similarity, labelled),
-        error_px=_mean(error, labelled),
-        pck=_mean((error <= reach).astype(float), labelled),
+        oks=_mean(keypoint_similarity(errors, evidence.areas, skeleton.sigmas), labelled),
+        error_px=_mean(errors.distance_px, labelled),
+        pck=_mean((errors.of_longer_side <= PCK_SHARE).astype(float), labelled),
     )
 
 
@@ -74,12 +73,12 @@ def keypoint_map(by_trial: dict[int, PerKeypoint]) -> KeypointMap:
 
 def draw_keypoint_map(numbers: KeypointMap, ax: Axes, labels: dict[int, str] | None = None) -> None:
     """Darker is better; each cell says its OKS in hundredths. `labels` names trials that are more than a number."""
-    low = float(np.nanmin(numbers.oks, initial=1.0))
-    mesh = ax.pcolormesh(numbers.oks, cmap="YlGnBu", vmin=min(low, 0.9), vmax=1.0, edgecolors="none")
+    low = min(float(np.nanmin(numbers.oks, initial=1.0)), 0.9)
+    ax.pcolormesh(numbers.oks, cmap="YlGnBu", vmin=low, vmax=1.0, edgecolors="none")
     for (k, t), oks in np.ndenumerate(numbers.oks):
         if np.isfinite(oks):
             # on a pale cell near-black, not the page's ink: the cell stays pale on a dark page
-            shade = "white" if mesh.norm(oks) > 0.55 else "#1f2937"
+            shade = "white" if (oks - low) / (1 - low) > 0.55 else "#1f2937"
             ax.text(t + 0.5, k + 0.5, f"{100 * oks:.0f}", ha="center", va="center", fontsize=7.5, color=shade)
     ax.set_yticks(np.arange(len(numbers.names)) + 0.5, numbers.names)
     ax.set_xticks(

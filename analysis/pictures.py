@@ -121,8 +121,8 @@ def _draw(canvas: np.ndarray, truth: np.ndarray, predicted: np.ndarray, seen: np
     for k in np.flatnonzero(seen):
         _line(canvas, truth[k], predicted[k], RED, 2)
         _dot(canvas, truth[k], WHITE)
-    for k in range(len(predicted)):
-        _dot(canvas, predicted[k], colours[k])
+    for point, colour in zip(predicted, colours, strict=True):
+        _dot(canvas, point, colour)
 
 
 def _side_colours(skeleton: Skeleton) -> list[tuple[int, int, int]]:

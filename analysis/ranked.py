@@ -17,7 +17,7 @@ AP = "val/AP"
 
 @dataclass(frozen=True)
 class Standing:
-    """One trial. `rank` is None for those outside the ranking: stopped early, failed, still running, without a score."""
+    """One trial. `rank` is None for those outside the ranking: stopped early, failed, running, without a score."""
 
     trial: int
     role: str
@@ -114,9 +114,7 @@ def _height(row: Standing, results: SweepResults) -> float:
     return row.value if results.maximize else -row.value
 
 
-def _intervals(
-    results: SweepResults, contenders: list[Standing]
-) -> tuple[dict[int, dict[str, Any]], tuple[str, ...]]:
+def _intervals(results: SweepResults, contenders: list[Standing]) -> tuple[dict[int, dict[str, Any]], tuple[str, ...]]:
     """What the paired bootstrap says of each trial that has predictions, as fields of Standing; and notes."""
     if results.metric != AP:
         return {}, (f"Ranked by {results.metric}, as the sweep asks; intervals exist for {AP} only.",)

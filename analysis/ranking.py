@@ -43,7 +43,9 @@ class TrialEvidence:
         if not path.is_file():
             return cls(trial, None, "no evidence: it ended before its first validation")
         with np.load(path, allow_pickle=False) as arrays:
-            saved = {key.removeprefix(MATCH_PREFIX): arrays[key] for key in arrays.files if key.startswith(MATCH_PREFIX)}
+            saved = {
+                key.removeprefix(MATCH_PREFIX): arrays[key] for key in arrays.files if key.startswith(MATCH_PREFIX)
+            }
         return cls(trial, Matches.from_arrays(saved))
 
 
@@ -130,9 +132,7 @@ class Bootstrap:
         return np.unique(self.groups, return_inverse=True)[1]
 
 
-def rank(
-    trials: Sequence[TrialEvidence], baseline: int | None = None, bootstrap: Bootstrap | None = None
-) -> Ranking:
+def rank(trials: Sequence[TrialEvidence], baseline: int | None = None, bootstrap: Bootstrap | None = None) -> Ranking:
     """Rank trials by AP, with intervals, ties and the difference to the `baseline` trial.
 
     Raises SweepError where trials were validated on different images or truths: their APs cannot be compared.
@@ -185,8 +185,8 @@ def _same_truth(scored: Sequence[_Scored]) -> None:
         for name in ("truth_image", "truth_category", "truth_count", "categories"):
             if not np.array_equal(getattr(other.matches, name), getattr(first.matches, name)):
                 raise SweepError(
-                    f"trial {other.trial} was validated on other annotations than trial {first.trial} (the same images); "
-                    "has the annotation file changed between them? validate one of them again"
+                    f"trial {other.trial} was validated on other annotations than trial {first.trial}, of the same "
+                    "images; has the annotation file changed between them? validate one of them again"
                 )
 
 
@@ -209,9 +209,7 @@ def _share_best(samples: Float[np.ndarray, "M B"]) -> Float[np.ndarray, "M"]:
     return (leads / leads.sum(axis=0)).mean(axis=1)
 
 
-def _against_best(
-    ap: Float[np.ndarray, "M"], samples: Float[np.ndarray, "M B"]
-) -> tuple[list[Interval], np.ndarray]:
+def _against_best(ap: Float[np.ndarray, "M"], samples: Float[np.ndarray, "M B"]) -> tuple[list[Interval], np.ndarray]:
     """Differences to the first trial, the best, and which trials are tied with it (see the top of this file)."""
     spread = _spread(samples - samples[0])
     behind = _studentised(ap[0] - ap, spread)

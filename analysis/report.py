@@ -27,7 +27,7 @@ from posesweep.analysis.per_keypoint import (
     per_keypoint,
 )
 from posesweep.analysis.pictures import Picture, best_and_worst, draw_pictures
-from posesweep.analysis.ranked import STATE_WORDS, Standings, ranked
+from posesweep.analysis.ranked import STATE_WORDS, Standing, Standings, ranked
 from posesweep.analysis.results import Evidence, SweepResults, read_sweep_folder
 from posesweep.files import write_text
 
@@ -123,16 +123,15 @@ def _curves(results: SweepResults, table: Standings) -> Figure | None:
 
 def _slices(results: SweepResults, table: Standings) -> list[Markup]:
     winner, baseline = _trial(table.winner), _trial(table.baseline)
-    return [
-        Markup(
-            svg(partial(draw_slice, one, winner=winner, baseline=baseline), (3.1, 2.3), f"slice{i}", f"score by {one.name}")
-        )
-        for i, one in enumerate(slices(results))
-    ]
+    drawn = []
+    for i, numbers in enumerate(slices(results)):
+        draw = partial(draw_slice, numbers, winner=winner, baseline=baseline)
+        drawn.append(Markup(svg(draw, (3.1, 2.3), f"slice{i}", f"{results.metric} by {numbers.name}")))
+    return drawn
 
 
-def _trial(row: Any) -> int | None:
-    return None if row is None else int(row.trial)
+def _trial(row: Standing | None) -> int | None:
+    return None if row is None else row.trial
 
 
 # --- predictions -----------------------------------------------------------------------------------------------------
@@ -276,7 +275,7 @@ def _course(results: SweepResults) -> Course:
         validation_share=float(timed["val_s"].sum()) / total if total else None,
         elapsed=_elapsed(results),
         epochs=int(trials["epochs"].sum()),
-        unhappy=[(int(row.trial), row.state, row.reason) for row in unhappy.itertuples()],
+        unhappy=list(zip(unhappy["trial"], unhappy["state"], unhappy["reason"], strict=True)),
     )
 
 
@@ -315,7 +314,8 @@ def _data(results: SweepResults) -> DataFacts:
 def _versions(results: SweepResults, table: Standings) -> list[tuple[str, str]]:
     """What the winner ran with (or the first trial that says), and what wrote this page."""
     order = [row.trial for row in table.rows]
-    said = next((v for trial in order if (v := results.statuses.get(trial, {}).get("versions"))), {})
+    stated = (results.statuses.get(trial, {}).get("versions") for trial in order)
+    said: dict[str, str] = next(filter(None, stated), {})
     return [(str(name), str(version)) for name, version in said.items()] + [("this page: posesweep", __version__)]
 
 

@@ -206,7 +206,7 @@ def _read(path: Path, parse: Any) -> tuple[dict[str, Any], str]:
 
 def _read_sweep(folder: Path) -> tuple[dict[str, Any], str]:
     """The resolved sweep, or what the user wrote, which names the same things but leaves defaults out."""
-    sweep, problem = _read(folder / "space.json", json.loads)
+    sweep, _ = _read(folder / "space.json", json.loads)
     return (sweep, "") if sweep else _read(folder / "sweep.yaml", yaml.safe_load)
 
 
@@ -275,12 +275,13 @@ def _best_row(trial: _Trial) -> dict[str, Any]:
     """The metrics of the best epoch: status.json's, or the best so far when it does not say."""
     if trial.metric not in trial.epochs:
         return {}
-    values = pd.to_numeric(trial.epochs[trial.metric], errors="coerce").dropna()
-    if values.empty:
-        return {}
-    said = trial.epochs.index[trial.epochs["epoch"] == trial.status.get("best_epoch")]
-    best = said[0] if len(said) else (values.idxmax() if trial.maximize else values.idxmin())
-    return trial.epochs.loc[best].dropna().to_dict()
+    scored = trial.epochs.assign(value=pd.to_numeric(trial.epochs[trial.metric], errors="coerce")).dropna(
+        subset="value"
+    )
+    said = scored[scored["epoch"] == trial.status.get("best_epoch")]
+    best = said if len(said) else scored.sort_values("value", ascending=not trial.maximize, kind="stable")
+    rows = best.drop(columns="value").head(1).to_dict("records")
+    return {str(name): value for name, value in rows[0].items() if not pd.isna(value)} if rows else {}
 
 
 def _state(status: Mapping[str, Any]) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from posesweep.errors import ConfigError, did_you_mean
 
 _STREAM = 1  # second word of the seed; the order of samples uses another (loading.py), so they are independent
 _NOISE_STD = 32.0  # of the stored noise field, in 8-bit values; clipped at four times that
-_NOISE_PLACES = 1 << 20  # different fields that can be cut from it
+_NOISE_PLACES = 1 << 18  # different fields that can be cut from it
 _MAX_LOSS = 0.01  # share of the input's pixels that may fall outside a stored crop, on average
 _STEPS = 8  # margins are multiples of 1/8
 
@@ -89,7 +89,7 @@ PRESETS = {
         saturation=0.2,
         hue_deg=5.0,
         channel_gain=0.05,
-        gamma=0.2,
+        gamma=0.1,
         gamma_log=0.3,
         blur=0.1,
         blur_px=1.2,

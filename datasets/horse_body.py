@@ -4,12 +4,13 @@ Lengths are metres. x points forward, y to the horse's left, z up; the ground is
 above the origin. Proportions are of a riding horse of 1.55 m at the withers, read off anatomical drawings.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from numpy.typing import ArrayLike
 
 Points = Float[np.ndarray, "... 3"]
 
@@ -38,7 +39,7 @@ def _leg_landmarks() -> Iterable[Landmark]:
         "front": ("elbow", "knee", "front_fetlock", "front_hoof"),
         "hind": ("stifle", "hock", "hind_fetlock", "hind_hoof"),
     }
-    depths = {"front": (0.14, 0.08, 0.07, 0.09), "hind": (0.16, 0.09, 0.07, 0.09)}
+    depths = {"front": (0.12, 0.08, 0.07, 0.09), "hind": (0.12, 0.09, 0.07, 0.09)}
     for leg in LEGS:
         side, end = leg.split("_")
         for i, (joint, depth) in enumerate(zip(joints[end], depths[end], strict=True)):
@@ -53,9 +54,9 @@ LANDMARKS = (
     Landmark("left_ear_tip", ("left_ear",), 0.06),
     Landmark("right_ear_tip", ("right_ear",), 0.06),
     Landmark("poll", ("head", "neck", "mane"), 0.10),
-    Landmark("withers", ("trunk", "neck", "mane"), 0.12),
-    Landmark("croup", ("trunk",), 0.14),
-    Landmark("tail_base", ("trunk", "tail"), 0.12),
+    Landmark("withers", ("trunk", "neck", "mane"), 0.22),
+    Landmark("croup", ("trunk", "left_hind_upper", "right_hind_upper"), 0.22),
+    Landmark("tail_base", ("trunk", "tail", "left_hind_upper", "right_hind_upper"), 0.16),
     *_leg_landmarks(),
 )
 KEYPOINTS = tuple(landmark.name for landmark in LANDMARKS)
@@ -187,7 +188,7 @@ def _trunk(build: Build) -> tuple[Tube, dict[str, np.ndarray]]:
     high, wide = high * (0.6 + 0.4 * build.girth), wide * build.girth
     tube = Tube(np.stack([x, 0 * x, z], 1), _LEFT, wide, high)
     points = {}
-    for name, at, inset in (("withers", _WITHERS_X, 0.03), ("croup", _CROUP_X, 0.03), ("tail_base", _DOCK_X, 0.04)):
+    for name, at, inset in (("withers", _WITHERS_X, 0.025), ("croup", _CROUP_X, 0.025), ("tail_base", _DOCK_X, 0.03)):
         points[name] = np.array([at, 0.0, np.interp(at, x, z + high) - inset])
     return tube, points
 
@@ -255,7 +256,7 @@ class _Skull:
     origin: np.ndarray
     axes: np.ndarray  # rows: forward, left, up; times the head's size
 
-    def at(self, places: np.ndarray | Sequence[float]) -> np.ndarray:
+    def at(self, places: ArrayLike) -> np.ndarray:
         """From (forward, left, up) in the head to the horse's axes."""
         return self.origin + np.asarray(places) @ self.axes
 
@@ -283,7 +284,7 @@ def _diamond(forward: float, left: float, up: float, half: tuple[float, float]) 
 
 
 _MIRROR = np.array([1.0, -1.0, 1.0])
-_EYE, _NOSTRIL = np.array([0.155, 0.092, 0.045]), np.array([0.565, 0.050, 0.012])
+_POLL, _EYE, _NOSTRIL = np.array([(-0.04, 0.0, 0.08), (0.155, 0.092, 0.045), (0.565, 0.050, 0.012)])
 _LEFT_FEATURES = np.array(
     [_diamond(0.155, 0.094, 0.045, (0.032, 0.024)), _diamond(0.565, 0.052, 0.012, (0.018, 0.024))]
 )
@@ -298,14 +299,14 @@ def _ears(skull: _Skull, size: float, back: tuple[float, float]) -> tuple[Tube, 
     axis /= np.sqrt((axis * axis).sum(axis=1, keepdims=True))
     side = _cross(axis, np.broadcast_to([1.0, 0.0, 0.0], axis.shape))
     side /= np.sqrt((side * side).sum(axis=1, keepdims=True))
-    root = np.stack([0 * sign, 0.05 * sign, 0.085 + 0 * sign], 1)
+    root = np.array([(0.015, 0.05, 0.085), (0.015, -0.05, 0.085)])
     centre = skull.at(root[:, None] + _EAR[:, :1] * axis[:, None])
     half = np.tile(_EAR[:, 1] * size, (2, 1))
     return Tube(centre, (side @ skull.axes / size)[:, None], half, half * 0.6), skull.at(root + 0.148 * axis)
 
 
 def _head_points(skull: _Skull, ear_tips: Float[np.ndarray, "2 3"]) -> dict[str, np.ndarray]:
-    places = skull.at([(-0.02, 0.0, 0.075), _EYE, _EYE * _MIRROR, _NOSTRIL, _NOSTRIL * _MIRROR])
+    places = skull.at(np.stack([_POLL, _EYE, _EYE * _MIRROR, _NOSTRIL, _NOSTRIL * _MIRROR]))
     names = ("poll", "left_eye", "right_eye", "left_nostril", "right_nostril")
     return {**dict(zip(names, places, strict=True)), "left_ear_tip": ear_tips[0], "right_ear_tip": ear_tips[1]}
 
@@ -365,7 +366,8 @@ def _legs(build: Build, pose: Pose) -> tuple[Tube, Float[np.ndarray, "16 3"]]:
     side = np.stack([np.zeros(4), np.cos(pose.splay), LEG_SIDES * np.sin(pose.splay)], axis=1)
     tube = Tube(start + _RINGS[..., 1:2] * (end - start), side[:, None], _RINGS[..., 3], _RINGS[..., 2])
     points = joints[:, 1:5].copy()
-    points[:, 0, 1] += 0.035 * LEG_SIDES  # elbow and stifle can be felt on the outside
+    points[:, 0, 0] += [-0.03, -0.03, 0.05, 0.05]  # the elbow sticks out behind, the kneecap before
+    points[:, 0, 1] += 0.035 * LEG_SIDES  # and both can be felt on the outside
     points[:, 3] += 0.6 * (joints[:, 5] - joints[:, 4])  # the hoof's middle
     return tube, points.reshape(-1, 3)
 

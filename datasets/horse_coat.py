@@ -5,6 +5,7 @@ from functools import cache
 
 import numpy as np
 from jaxtyping import Bool, Float
+
 from posesweep.datasets.horse_body import LEG_PARTS, LEGS, PART_ID, SEGMENTS, Body, surface
 
 #  name: body, mane and tail, lower legs (RGB), how often

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+
 from posesweep.datasets.horse_body import LEG_SIDES, Build, Pose
 
 # swing of upper leg, lower leg, cannon and foot from straight down, forward positive, of a horse at rest
@@ -53,8 +54,8 @@ def striding(gait: Gait, phase: float) -> Float[np.ndarray, "4 4"]:
 
 def random_build(rng: np.random.Generator) -> Build:
     """Proportions from pony to warmblood."""
-    factors = 1 + rng.uniform(-1, 1, 5) * [0.13, 0.08, 0.09, 0.10, 0.08]
-    return Build(*factors.tolist(), mane_side=1.0 if rng.random() < 0.3 else -1.0)
+    size, legs, girth, neck, head = (1 + rng.uniform(-1, 1, 5) * [0.13, 0.08, 0.09, 0.10, 0.08]).tolist()
+    return Build(size, legs, girth, neck, head, mane_side=1.0 if rng.random() < 0.3 else -1.0)
 
 
 def random_pose(rng: np.random.Generator, mood: str | None = None) -> Pose:
@@ -70,7 +71,7 @@ def random_pose(rng: np.random.Generator, mood: str | None = None) -> Pose:
         neck_yaw=float(np.clip(rng.normal(0, np.radians(12 if fast else 24)), -1.0, 1.0)),
         head_pitch=head,
         head_yaw=float(rng.normal(0, np.radians(9))),
-        ears_back=tuple(rng.uniform(-0.35, 0.7, 2).tolist()),
+        ears_back=(float(rng.uniform(-0.35, 0.7)), float(rng.uniform(-0.35, 0.7))),
         tail_lift=float(rng.uniform(0.2, 1.1) if fast else rng.uniform(0, 0.25)),
         tail_sway=float(rng.normal(0, 0.35)),
         bend=float(rng.normal(0, 0.12)),

@@ -27,7 +27,7 @@ class Batches(Protocol):
 
 
 def batches(
-    dataset: Batches, order: Sequence[Int[np.ndarray, "B"]], epoch: int, threads: int, ahead: int = 3
+    dataset: Batches, order: Sequence[Int[np.ndarray, "_"]], epoch: int, threads: int, ahead: int = 3
 ) -> Iterator[Arrays]:
     """Yield the batch of each entry of `order`, in order, made by `threads` threads while the consumer is busy.
 
@@ -66,7 +66,7 @@ def training_order(
     return list(globally[:, rank])
 
 
-def validation_order(n: int, batch: int, rank: int, world: int) -> list[Int[np.ndarray, "B"]]:
+def validation_order(n: int, batch: int, rank: int, world: int) -> list[Int[np.ndarray, "_"]]:
     """The batches of one rank: every `world`-th sample from `rank` on; nothing is padded, the last may be smaller."""
     mine = np.arange(rank, n, world)
     return [mine[start : start + batch] for start in range(0, len(mine), batch)]

@@ -6,7 +6,6 @@ Image coordinates are pixels; the centre of the first pixel is (0, 0).
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
 
 import cv2
 import numpy as np
@@ -61,9 +60,9 @@ class Polygons:
     owner: Int[np.ndarray, "P"]  # 1, 2, ... the horses, 0 everything else
     part: Int[np.ndarray, "P"]  # of the horse
 
-    def take(self, rows: Int[np.ndarray, "..."] | Bool[np.ndarray, "..."]) -> Self:
+    def take(self, rows: Int[np.ndarray, "..."] | Bool[np.ndarray, "..."]) -> "Polygons":
         columns = (self.corners, self.pixels, self.depth, self.colour, self.owner, self.part)
-        return type(self)(*(column[rows] for column in columns))
+        return Polygons(*(column[rows] for column in columns))
 
 
 def join(groups: Iterable[Polygons]) -> Polygons:

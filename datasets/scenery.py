@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
+
 from posesweep.datasets.painter import Camera, Polygons
 
 _NEAR = 0.3  # metres from the camera; shadows that reach nearer are left out
@@ -140,7 +141,7 @@ def _textured(rng: np.random.Generator, image: UInt8[np.ndarray, "H W 3"]) -> UI
 
 def cast_shadow(
     image: UInt8[np.ndarray, "H W 3"],
-    corners: list[Float[np.ndarray, "N 3"]],
+    corners: list[Float[np.ndarray, "_ 3"]],
     light: Light,
     camera: Camera,
 ) -> UInt8[np.ndarray, "H W 3"]:

@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+
 from posesweep.datasets.horse_body import (
     KEYPOINTS,
     LANDMARKS,
@@ -32,7 +33,6 @@ from posesweep.datasets.horse_gait import random_build, random_pose
 from posesweep.datasets.painter import FINE, Camera, Painting, Polygons, join, look, paint
 from posesweep.datasets.scenery import Light, backdrop, cast_shadow, occluders, random_light
 from posesweep.datasets.skeleton import load_skeleton
-
 from posesweep.errors import DataError
 
 VERSION = 1  # raised when the same seed gives other pictures
@@ -190,7 +190,7 @@ def _labelled(image: np.ndarray, painting: Painting, scene: Scene) -> HorseImage
 
 def within(points: Float[np.ndarray, "... 2"], width: int, height: int) -> Bool[np.ndarray, "..."]:
     """Which points lie on a pixel of the image."""
-    return ((points > -0.5) & (points < np.array([width, height]) - 0.5)).all(axis=-1)
+    return np.all((points > -0.5) & (points < np.array([width, height]) - 0.5), axis=-1)
 
 
 def visible(painting: Painting, scene: Scene, number: int) -> Bool[np.ndarray, "26"]:

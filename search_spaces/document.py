@@ -308,6 +308,11 @@ def entry(block: Node | None, name: str) -> Node | None:
     return next((value for key, value in pairs if key.value == name), None)
 
 
+def names_in(block: Node | None) -> list[str]:
+    """The keys of a mapping; none of anything else."""
+    return [key.value for key, _ in block.value] if isinstance(block, MappingNode) else []
+
+
 def find(root: MappingNode, *names: str) -> Node | None:
     """The node at the end of the path `names`, or None."""
     node: Node | None = root
@@ -339,9 +344,8 @@ def block_of(**values: Node) -> MappingNode:
 def _set(block: MappingNode, name: str, value: Node) -> None:
     mark = _mark(COMMAND_LINE)
     pair = (ScalarNode(f"{_TAG}str", name, mark, mark), value)
-    names = [key.value for key, _ in block.value]
-    if name in names:
-        block.value[names.index(name)] = pair
+    if name in names_in(block):
+        block.value[names_in(block).index(name)] = pair
     else:
         block.value.append(pair)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from yaml.nodes import MappingNode, Node, SequenceNode
 
-from posesweep.search_spaces.document import YamlError, block_of, drop, entry, find, plain, put, read_override
+from posesweep.search_spaces.document import YamlError, block_of, drop, entry, find, names_in, plain, put, read_override
 from posesweep.search_spaces.mistakes import Mistake, or_nearest, say
 from posesweep.search_spaces.parameters import same
 from posesweep.search_spaces.schema import FILE_KEYS, LONG_KEYS
@@ -37,9 +37,9 @@ class Overrides:
     def _set(self, names: list[str], value: Node) -> None:
         if names[0] not in FILE_KEYS:
             names = self._long(names)
+        if not names or self._is_blocked(names):
+            return
         match names:
-            case []:
-                return
             case ["fixed", name]:
                 self._fix(name, value)
             case ["parameters", name]:
@@ -47,8 +47,8 @@ class Overrides:
                     self.notes.append(f"{name}: searched, from the command line, and no longer fixed")
                 put(self.root, names, value)
             case ["parameters", name, *_] if find(self.root, "parameters", name) is None:
-                searched = plain(find(self.root, "parameters") or MappingNode("", []))
-                self._wrong(names, f"no parameter '{name}' is searched{or_nearest(name, searched) if searched else ''}")
+                searched = names_in(find(self.root, "parameters"))
+                self._wrong(names, f"no parameter '{name}' is searched{or_nearest(name, searched)}")
             case ["try_first", _, *_]:
                 self._wrong(names, "give the whole list: try_first=[{lr0: 0.001}]")
             case _:
@@ -57,8 +57,7 @@ class Overrides:
     def _long(self, names: list[str]) -> list[str]:
         """The whole path of a short key; empty, and a mistake noted, where there is none."""
         name = names[0]
-        settings = {*self.known, *plain(find(self.root, "fixed") or MappingNode("", []))}
-        settings |= set(plain(find(self.root, "parameters") or MappingNode("", [])))
+        settings = {*self.known, *names_in(find(self.root, "fixed")), *names_in(find(self.root, "parameters"))}
         if len(names) == 1 and (name in settings or not self.known):
             return ["fixed", name]
         if len(names) > 1 and name in settings:
@@ -69,6 +68,17 @@ class Overrides:
             known = LONG_KEYS.values() if len(names) > 1 else [*FILE_KEYS, *settings]
             self._wrong(names, f"unknown key{or_nearest('.'.join(names), known)}")
         return []
+
+    def _is_blocked(self, names: list[str]) -> bool:
+        """Whether the file has a value where a block is to hold the new one; then that is said."""
+        for depth in range(1, len(names)):
+            holder = find(self.root, *names[:depth])
+            if isinstance(holder, MappingNode) or holder is None or plain(holder) is None:
+                continue
+            if names[0] != "try_first":
+                self._wrong(names, f"{'.'.join(names[:depth])} is {say(plain(holder))} in the file, no block of keys")
+                return True
+        return False
 
     def _wrong(self, names: list[str], text: str) -> None:
         self.mistakes.append(Mistake(".".join(names), text))
@@ -100,7 +110,7 @@ class Overrides:
     def _drop_unused(self, parent: str, possible: list[object]) -> None:
         """Take out the parameters that are never used now that `parent` has only the `possible` values."""
         parameters = find(self.root, "parameters")
-        for name in list(plain(parameters)) if isinstance(parameters, MappingNode) else []:
+        for name in names_in(parameters):
             allowed_node = find(self.root, "parameters", name, "when", parent)
             if allowed_node is None:
                 continue

@@ -13,6 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from posesweep.errors import ConfigError, nearest
 from posesweep.search_spaces.checking import Checking, unknown_names
 from posesweep.search_spaces.choices import combinations, corners, grid_values, sample
@@ -34,7 +36,6 @@ from posesweep.search_spaces.schema import (
     with_paths_from,
 )
 from posesweep.search_spaces.table import differences, space_json, space_table
-from pydantic import ValidationError
 
 __all__ = [
     "ConfigCheck",

@@ -4,6 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
+
+# Shapes in signatures are checked wherever the tests call our code (pydantic checks search_spaces itself). Not by
+# pytest's --jaxtyping-packages: it cannot parse a checker with arguments, and an int must do where a float is wanted.
+install_import_hook(
+    ["posesweep.datasets", "posesweep.analysis", "posesweep.trainables"],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -5,7 +5,7 @@ the docstrings do not say otherwise.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,6 +24,7 @@ class Targets:
     weights: Float[Tensor, "B K"]
 
 
+@runtime_checkable
 class Codec(Protocol):
     """How keypoints are written for the loss and read from the network."""
 

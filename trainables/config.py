@@ -1,11 +1,12 @@
 """Everything one training needs, and nothing it does not know."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
-from posesweep.search_spaces.schema import DataSpec, Metric
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
+
+from posesweep.search_spaces.schema import DataSpec, Metric
 
 Settings = Mapping[str, Mapping[str, Any]]  # an option's value -> the settings that exist only with it, and defaults
 
@@ -80,7 +81,7 @@ class TrialConfig(BaseModel):
         return shares
 
     @model_validator(mode="after")
-    def _batch_divides(self) -> Self:
+    def _batch_divides(self) -> "TrialConfig":
         parts = self.workers * self.accumulate
         if self.batch % parts:
             text = (

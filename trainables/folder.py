@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from posesweep.search_spaces.space import Sweep, differences
-
 from posesweep.errors import SweepError
 from posesweep.files import read_json, write_json, write_text
+from posesweep.search_spaces.space import Sweep, differences
 
 
 def trial_folder(folder: Path, number: int) -> Path:

@@ -5,7 +5,7 @@ a learning-rate scale, so every parameter group carries "lr_scale" and `set_lr` 
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from posesweep.errors import ConfigError
 Layers = list[tuple[str, list[nn.Module]]]
 
 
+@runtime_checkable
 class LayeredModel(Protocol):
     """An nn.Module that states its layers in order from the input; the last one is the head."""
 

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -57,7 +57,7 @@ class Search:
         self.rule = rule_of(sweep)
 
     @classmethod
-    def open(cls, sweep: Sweep, folder: Path) -> Self:
+    def open(cls, sweep: Sweep, folder: Path) -> "Search":
         """Create or continue the search of `sweep` in its folder `runs/<name>`.
 
         Raises SweepError for a journal that is damaged or belongs to another sweep or goal.

@@ -9,6 +9,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from posesweep.errors import PoseSweepError, SweepError
+from posesweep.files import read_json_lines, write_json, write_text
 from posesweep.search_spaces.space import Sweep, edges, space_json
 from posesweep.trainables.context import begin_attempt, end_with, in_ray_train_worker, in_this_process
 from posesweep.trainables.folder import lease, record_split, record_sweep, thin_checkpoints, trial_folder
@@ -17,9 +19,6 @@ from posesweep.trainables.search import Search
 from posesweep.trainables.status import read_status, write_status
 from posesweep.trainables.tasks import find_task, make_config
 from posesweep.trainables.trial import DivergedError, run_trial
-
-from posesweep.errors import PoseSweepError, SweepError
-from posesweep.files import read_json_lines, write_json, write_text
 
 OBJECT_STORE_BYTES = 100 * 2**20  # trials exchange files and small reports only
 
@@ -194,8 +193,9 @@ def run_on_tune(
     size = machine()
     start_ray(int(size["cpus"]), size["gpus"], dashboard=slots.workers > 1)
 
-    from posesweep.trainables.tune_glue import StudyScheduler, StudySearcher
     from ray import tune
+
+    from posesweep.trainables.tune_glue import StudyScheduler, StudySearcher
 
     trainable = partial(train_in_tune, base=base, folder=folder.resolve(), driver=(os.getpid(), socket.gethostname()))
     searcher = StudySearcher(search)

@@ -10,7 +10,13 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 import yaml
+from tensorboardX import SummaryWriter
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
 from posesweep.datasets.loading import batches, training_order, validation_order
+from posesweep.errors import ConfigError
+from posesweep.files import append_json_line, write_text
 from posesweep.trainables import distributed
 from posesweep.trainables.checkpoint import (
     Checkpoint,
@@ -28,12 +34,6 @@ from posesweep.trainables.schedules import Schedule, lr_factor
 from posesweep.trainables.status import versions, write_status
 from posesweep.trainables.task import Arrays, Batch, Dataset, DivergedError, Score, Task
 from posesweep.trainables.tasks import build_task
-from tensorboardX import SummaryWriter
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-
-from posesweep.errors import ConfigError
-from posesweep.files import append_json_line, write_text
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -6,9 +6,13 @@ from typing import Any
 
 import torch
 import yaml
+from rich.console import Console
+
 from posesweep.analysis.ranked import Ranked, RankedTrial, ranked, ranked_table
 from posesweep.analysis.report import build_report
 from posesweep.analysis.results import SweepResults, read_sweep_folder, write_results_csv
+from posesweep.errors import ConfigError, SweepError
+from posesweep.files import write_text
 from posesweep.trainables.checkpoint import load_weights
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import Context, in_this_process
@@ -16,10 +20,6 @@ from posesweep.trainables.debug import print_epoch
 from posesweep.trainables.folder import trial_folder
 from posesweep.trainables.tasks import build_task, make_config
 from posesweep.trainables.trial import run_trial, score_network
-from rich.console import Console
-
-from posesweep.errors import ConfigError, SweepError
-from posesweep.files import write_text
 
 
 def conclude(folder: Path) -> None:

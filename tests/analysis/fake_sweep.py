@@ -88,11 +88,21 @@ TRIALS = (
     _pruned(0.072, _heatmap(7e-5, 3.6, 4, 0.9), 2, "val/AP 0.035 is below 0.170, the best third of the 6"),
     FakeTrial(0.029, _simcc(1.7e-3, 0, 0.48)),
     FakeTrial(
-        0.05, _simcc(9e-4, 2, 0.3), "failed", 3, "out of memory on cuda:0 at batch 32 after 3 attempts; try a smaller batch"
+        0.05,
+        _simcc(9e-4, 2, 0.3),
+        "failed",
+        3,
+        "out of memory on cuda:0 at batch 32 after 3 attempts; try a smaller batch",
     ),
     FakeTrial(0.0295, _heatmap(1.5e-3, 2.1, 0, 0.55)),
     _pruned(0.055, _heatmap(2.4e-4, 3.1, 3, 0.2), 6, "val/AP 0.201 is below 0.344, the best third of the 7"),
-    FakeTrial(0.2, _simcc(9.5e-3, 0, 0.7), "diverged", 4, "the loss became infinite in epoch 5; the learning rate may be too high"),
+    FakeTrial(
+        0.2,
+        _simcc(9.5e-3, 0, 0.7),
+        "diverged",
+        4,
+        "the loss became infinite in epoch 5; the learning rate may be too high",
+    ),
 )
 
 
@@ -273,4 +283,7 @@ def _status(trial: FakeTrial, number: int, rows: list[dict[str, float]]) -> dict
     status["versions"] = {"posesweep": "0.1.0", "torch": "2.15.0", "python": "3.11.9"}
     status["cost"] = {"wall_s": 5.1 * len(rows) + 2, "train_s": 4.0 * len(rows), "val_s": 0.5 * len(rows)}
     status |= {"device": "cpu", "parameters": 1_234_567}
-    return status | {"started": f"2026-11-20T10:{number:02d}:00+00:00", "ended": f"2026-11-20T10:{number + 2:02d}:10+00:00"}
+    return status | {
+        "started": f"2026-11-20T10:{number:02d}:00+00:00",
+        "ended": f"2026-11-20T10:{number + 2:02d}:10+00:00",
+    }

@@ -23,7 +23,15 @@ WINNER = Standing(
     gain=Interval(0.071, 0.03, 0.112),
 )
 BASELINE = replace(
-    WINNER, trial=0, role="baseline", rank=2, value=0.541, ap=Interval(0.541, 0.5, 0.6), p_best=0.0, tied=False, gain=None
+    WINNER,
+    trial=0,
+    role="baseline",
+    rank=2,
+    value=0.541,
+    ap=Interval(0.541, 0.5, 0.6),
+    p_best=0.0,
+    tied=False,
+    gain=None,
 )
 
 
@@ -39,19 +47,23 @@ def _said(*rows: Standing, **split: object) -> tuple[str, str, str]:
 def test_a_clear_winner() -> None:
     winner, gain, sure = _said(WINNER, BASELINE, val=list(range(80)))
     assert winner == (
-        "Trial 7 did best: AP 0.612 (95 % interval 0.550 to 0.670). No other trial comes close enough to be called a tie."
+        "Trial 7 did best: AP 0.612 (95 % interval 0.550 to 0.670). "
+        "No other trial comes close enough to be called a tie."
     )
     assert gain == "The gain is real: +0.071 AP over the baseline (trial 0), 95 % interval +0.030 to +0.112."
     assert sure == (
-        "In 62 % of resampled validation sets, trial 7 is best of 2. The validation set holds 80 objects, so a difference "
-        "below about 0.041 AP cannot be seen on it. Its AP is a little flattered by being the one picked, and each config "
-        "was trained once: the luck of the seed is not in these intervals."
+        "In 62 % of resampled validation sets, trial 7 is best of 2. "
+        "The validation set holds 80 objects, so a difference below about 0.041 AP cannot be seen on it. "
+        "Its AP is a little flattered by being the one picked, and each config was trained once: "
+        "the luck of the seed is not in these intervals."
     )
 
 
 def test_ties_are_named() -> None:
     others = [replace(WINNER, trial=n, rank=n) for n in (2, 3)]
-    assert _said(WINNER, *others)[0].endswith("It cannot be told apart from trials 2 and 3: on these data they are tied.")
+    assert _said(WINNER, *others)[0].endswith(
+        "It cannot be told apart from trials 2 and 3: on these data they are tied."
+    )
 
 
 def test_a_gain_whose_interval_includes_zero_is_not_called_real() -> None:

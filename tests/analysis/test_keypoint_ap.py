@@ -72,7 +72,9 @@ def build(case: Case) -> tuple[Truth, Detections, np.ndarray, list[int]]:
     same = rng.random(m) < (0.8 if n else 0)
     detections = Detections(
         image_ids=np.where(same, truth.image_ids[of] if n else 0, images[rng.integers(0, case.images, m)]),
-        category_ids=np.where(same, truth.category_ids[of] if n else 0, categories[rng.integers(0, len(categories), m)]),
+        category_ids=np.where(
+            same, truth.category_ids[of] if n else 0, categories[rng.integers(0, len(categories), m)]
+        ),
         keypoints=np.round(moved) if case.whole_pixels else moved,
         scores=rng.integers(0, case.score_levels, m) / 7,
     )
@@ -268,27 +270,18 @@ def rank_within(groups: np.ndarray) -> np.ndarray:
 
 def repeated(truth: Truth, detections: Detections, times: np.ndarray) -> tuple[Truth, Detections]:
     """The data set with image i written out `times[i]` times, copies next to each other."""
-    images = truth.evaluated_images()
-    truth_rows, truth_images, found_rows, found_images = [], [], [], []
-    for position, image in enumerate(images):
-        for copy in range(times[position]):
-            for rows, ids, objects in ((truth_rows, truth_images, truth), (found_rows, found_images, detections)):
-                here = np.flatnonzero(objects.image_ids == image)
-                rows.extend(here)
-                ids.extend([10 * image + copy] * len(here))
-    known = truth.take(np.array(truth_rows, int))
-    rows = np.array(found_rows, int)
-    return (
-        replace(
-            known,
-            image_ids=np.array(truth_images, int),
-            ids=np.arange(1, len(truth_rows) + 1),
-            images=np.unique([10 * image + copy for image in images for copy in range(4)]),
-        ),
-        Detections(
-            np.array(found_images, int), detections.category_ids[rows], detections.keypoints[rows], detections.scores[rows]
-        ),
-    )
+    copies = [10 * image + copy for image, n in zip(truth.evaluated_images(), times, strict=True) for copy in range(n)]
+    rows, images = copied(truth.image_ids, copies)
+    known = replace(truth.take(rows), image_ids=images, ids=np.arange(1, len(rows) + 1), images=np.array(copies, int))
+    rows, images = copied(detections.image_ids, copies)
+    columns = (getattr(detections, name)[rows] for name in ("category_ids", "keypoints", "scores"))
+    return known, Detections(images, *columns)
+
+
+def copied(image_ids: np.ndarray, copies: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of each copy's image, and the copy each is for."""
+    rows = [np.flatnonzero(image_ids == copy // 10) for copy in copies]
+    return np.concatenate([np.zeros(0, int), *rows]), np.repeat(copies, [len(each) for each in rows]).astype(int)
 
 
 def test_thresholds_hold_the_two_that_have_a_name() -> None:

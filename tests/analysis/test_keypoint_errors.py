@@ -33,7 +33,9 @@ def test_metrics_by_hand() -> None:
 
 
 def test_nothing_labelled_has_no_metrics() -> None:
-    errors = KeypointErrors.between(np.ones((1, 2, 2)), np.zeros((1, 2, 2)), np.zeros((1, 2), np.uint8), np.ones((1, 4)))
+    errors = KeypointErrors.between(
+        np.ones((1, 2, 2)), np.zeros((1, 2, 2)), np.zeros((1, 2), np.uint8), np.ones((1, 4))
+    )
     assert error_metrics(errors) == {}
 
 
@@ -75,4 +77,6 @@ def test_similarities_are_the_parts_of_oks() -> None:
     )
     predicted, sigmas = truth.keypoints + rng.normal(0, 5, (n, K, 2)), rng.uniform(0.02, 0.1, K)
     errors = KeypointErrors.between(predicted, truth.keypoints, visibility, truth.boxes)
-    assert np.nanmean(keypoint_similarity(errors, truth.areas, sigmas), axis=1) == pytest.approx(oks(predicted, truth, sigmas))
+    assert np.nanmean(keypoint_similarity(errors, truth.areas, sigmas), axis=1) == pytest.approx(
+        oks(predicted, truth, sigmas)
+    )

@@ -12,7 +12,7 @@ from tests.analysis.fake_sweep import TRIALS, write_fake_sweep
 Loaded = tuple[SweepResults, Evidence, Skeleton]
 
 
-@pytest.fixture()
+@pytest.fixture
 def loaded(tmp_path: Path) -> Loaded:
     results = read_sweep_folder(write_fake_sweep(tmp_path, TRIALS[:1], objects=6))
     evidence, skeleton = results.evidence(0), results.skeleton
@@ -58,7 +58,9 @@ def test_truth_is_white_and_the_way_to_it_red(loaded: Loaded) -> None:
     picture = draw_pictures(results, evidence, skeleton, [0])[0][0]
     canvas = cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR).astype(int)
     view, _ = view_of(evidence.boxes[0])
-    truth, predicted = (view[:, :2] @ points[0, k] + view[:, 2] for points in (evidence.true_keypoints, evidence.keypoints))
+    truth, predicted = (
+        view[:, :2] @ points[0, k] + view[:, 2] for points in (evidence.true_keypoints, evidence.keypoints)
+    )
     x, y = truth.round().astype(int)
     assert canvas[y, x].min() > 190
     x, y = ((truth + predicted) / 2).round().astype(int)
@@ -74,7 +76,9 @@ def test_images_that_are_gone_are_named(loaded: Loaded) -> None:
     del results.split["images"]["102"]
     pictures, missing = draw_pictures(results, evidence, skeleton, range(6))
     assert pictures == []
-    assert missing == [name for image in (gone, results.split["images"]["101"], "image id 102") for name in [str(image)] * 2]
+    assert missing == [
+        name for image in (gone, results.split["images"]["101"], "image id 102") for name in [str(image)] * 2
+    ]
 
 
 def test_a_relative_name_is_found_in_the_sweep_folder(loaded: Loaded) -> None:

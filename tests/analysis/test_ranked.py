@@ -16,7 +16,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_fake_sweep(tmp_path_factory.mktemp("sweep"))
 
 
-@pytest.fixture()
+@pytest.fixture
 def sweep(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "copy"))
 

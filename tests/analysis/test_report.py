@@ -61,7 +61,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture()
+@pytest.fixture
 def sweep(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "copy"))
 
@@ -180,10 +180,11 @@ def test_pictures_whose_image_is_gone_are_left_out_with_a_sentence(sweep: Path) 
     assert "What the winner sees" not in page.words
 
 
-def test_a_long_ranking_is_folded(tmp_path: Path) -> None:
-    trials = [FakeTrial(0.03 + n / 1000, {"lr0": 1e-3 + n * 1e-5}) for n in range(30)]
+def test_a_long_ranking_is_folded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("posesweep.analysis.report.ROWS_SHOWN", 2)
+    trials = [FakeTrial(0.03 + n / 100, {"lr0": 1e-3}, epochs=2) for n in range(5)]
     page = _page(write_fake_sweep(tmp_path, trials, objects=4))
-    assert "5 more" in page.words
+    assert "3 more" in page.words
 
 
 def test_a_folder_that_is_no_sweep_gets_no_report(tmp_path: Path) -> None:

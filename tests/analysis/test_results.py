@@ -16,7 +16,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_fake_sweep(tmp_path_factory.mktemp("sweep"), objects=12)
 
 
-@pytest.fixture()
+@pytest.fixture
 def sweep(whole: Path, tmp_path: Path) -> Path:
     """A copy to break."""
     return Path(shutil.copytree(whole, tmp_path / "copy"))

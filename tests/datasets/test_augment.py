@@ -14,6 +14,7 @@ from posesweep.errors import ConfigError
 
 IMGSZ = (192, 256)
 NOTHING = Augmentation()
+NOISE = augment.noise_field(IMGSZ, seed=0)
 
 
 def draws_of(augmentation: Augmentation, n: int = 4000) -> Draws:
@@ -52,7 +53,7 @@ def test_presets_grow_from_light_to_aggressive() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(ConfigError, match="augment: 'medum' is not a preset; did you mean 'medium'"):
         preset("medum")
-    with pytest.raises(ConfigError, match="aug_strength: 1.5 must be from 0 .* try 0.5"):
+    with pytest.raises(ConfigError, match=r"aug_strength: 1\.5 must be from 0 .* try 0.5"):
         preset("medium", 1.5)
 
 
@@ -78,7 +79,7 @@ def test_draws_stay_in_range_reach_the_ends_and_hit_as_often_as_said() -> None:
     assert 0.5 <= d.scale.min() < 0.505
     assert 1.495 < d.scale.max() <= 1.5
     assert 0.99 * a.shift < np.abs(d.shift).max() <= a.shift
-    assert set(np.unique(d.motion_px)) == {0, 3, 5, 7, 9} or set(np.unique(d.motion_px)) == {0, 3, 5, 7, 9, 11} - {11}
+    assert set(np.unique(d.motion_px).tolist()) == {0, 3, 5, 7, 9}
     assert np.exp(-a.gamma_log) <= d.gamma.min()
     assert d.hole.min() >= 0
     assert d.hole.max() <= 1
@@ -120,23 +121,23 @@ def test_geometry_by_hand() -> None:
 
     np.testing.assert_allclose(goes(one(flip=True), np.array([0.0, 40.0])), [191, 40])
     np.testing.assert_allclose(goes(one(scale=2.0), middle + right), middle + 2 * right)
-    np.testing.assert_allclose(goes(one(shift=[0.1, -0.2]), middle), middle + [19.1, -51.0])
+    np.testing.assert_allclose(goes(one(shift=[0.1, -0.2]), middle), middle + np.array([19.1, -51.0]))
     turned = goes(one(angle_rad=np.pi / 2), middle + right) - middle
     # a quarter turn in image pixels, where a crop pixel is 192/191 wide and 256/255 high
     np.testing.assert_allclose(turned, [0, (192 / 191) / (256 / 255)], atol=1e-12)
     # a mirrored sample still shows the region moved to the same side
-    np.testing.assert_allclose(goes(one(flip=True, shift=[0.1, 0.0]), middle), middle + [19.1, 0])
+    np.testing.assert_allclose(goes(one(flip=True, shift=[0.1, 0.0]), middle), middle + np.array([19.1, 0.0]))
 
 
-@pytest.mark.parametrize("imgsz", [(192, 256), (256, 256), (384, 192)])
+@pytest.mark.parametrize("imgsz", [(192, 256), (384, 192)])
 @pytest.mark.parametrize("name", ["light", "medium", "aggressive"])
-def test_the_margin_holds_for_other_draws_and_no_smaller_one_is_much_worse_than_needed(
-    name: str, imgsz: tuple[int, int]
-) -> None:
+def test_the_margin_holds_for_other_draws_and_a_smaller_one_would_not(name: str, imgsz: tuple[int, int]) -> None:
     margins = np.array(augment.margin_for(preset(name), imgsz))
     assert (margins * 8 % 1 == 0).all()
-    affines = augment.input_to_box(Draws.of(preset(name), chances(3000, seed=5, epoch=1)), imgsz)
-    pixels = np.stack(np.meshgrid(np.arange(0, imgsz[0], 6.0), np.arange(0, imgsz[1], 6.0)), -1).reshape(-1, 2)
+    affines = augment.input_to_box(Draws.of(preset(name), chances(2000, seed=5, epoch=1)), imgsz)
+    pixels = np.stack(np.meshgrid(np.linspace(0, imgsz[0] - 1, 16), np.linspace(0, imgsz[1] - 1, 16)), -1).reshape(
+        -1, 2
+    )
     seen = np.einsum("bij,pj->bpi", affines[:, :, :2], pixels) + affines[:, None, :, 2]
     off = np.abs(seen - (np.array(imgsz) - 1) / 2) * 2 / np.array(imgsz)  # 1 = the border of the plain input
 
@@ -160,7 +161,7 @@ def test_margins_of_known_recipes() -> None:
 
 def coloured(augmentation: Augmentation, image: np.ndarray, i: int = 0) -> np.ndarray:
     changed = image.copy()
-    augment.change_pixels(changed, draws_of(augmentation, 50), i, augment.noise_field(IMGSZ, 0))
+    augment.change_pixels(changed, draws_of(augmentation, 50), i, NOISE)
     return changed
 
 
@@ -178,7 +179,7 @@ def test_a_hit_with_no_range_changes_no_pixel(picture: np.ndarray) -> None:
 def test_colour_by_hand(picture: np.ndarray) -> None:
     d = one(recolour=True, colour=np.array([[0.5, 0, 0, 10], [0, 1, 0, 0], [0, 0, 2.0, -300]]))
     changed = picture.copy()
-    augment.change_pixels(changed, d, 0, np.empty(0, np.uint8))
+    augment.change_pixels(changed, d, 0, NOISE)
     assert np.abs(changed[..., 0] - (picture[..., 0] / 2 + 10)).max() <= 0.5
     np.testing.assert_array_equal(changed[..., 1], picture[..., 1])
     np.testing.assert_array_equal(changed[..., 2], np.clip(picture[..., 2].astype(int) * 2 - 300, 0, 255))
@@ -206,17 +207,16 @@ def test_each_colour_change_does_what_its_name_says() -> None:
 def test_gamma_leaves_black_and_white() -> None:
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
     changed = ramp.copy()
-    augment.change_pixels(changed, one(gamma=2.0), 0, np.empty(0, np.uint8))
+    augment.change_pixels(changed, one(gamma=2.0), 0, NOISE)
     assert changed[0, [0, 128, 255], 0].tolist() == [0, round(128**2 / 255), 255]
 
 
 def test_noise_has_the_spread_drawn_and_no_mean() -> None:
     grey = np.full((256, 192, 3), 128, np.uint8)
-    field = augment.noise_field(IMGSZ, 0)
     seen = []
     for at in (0, 1000, augment._NOISE_PLACES - 1):
         noisy = grey.copy()
-        augment.change_pixels(noisy, one(noise_std=12.0, noise_at=at), 0, field)
+        augment.change_pixels(noisy, one(noise_std=12.0, noise_at=at), 0, NOISE)
         assert noisy.std() == pytest.approx(12, rel=0.03)
         assert noisy.mean() == pytest.approx(128, abs=0.2)
         seen.append(noisy)
@@ -231,7 +231,7 @@ def test_blur_smooths_and_moves_nothing(drawn: dict[str, float]) -> None:
     dot[100, 80] = 255
     dot[98:103, 78:83] = 255
     blurred = dot.copy()
-    augment.change_pixels(blurred, one(**drawn), 0, np.empty(0, np.uint8))
+    augment.change_pixels(blurred, one(**drawn), 0, NOISE)
     weight = blurred[..., 0].astype(float)
     assert (weight > 0).sum() > 25
     np.testing.assert_allclose((np.indices(weight.shape) * weight).sum(axis=(1, 2)) / weight.sum(), [100, 80], atol=0.1)
@@ -239,7 +239,7 @@ def test_blur_smooths_and_moves_nothing(drawn: dict[str, float]) -> None:
 
 def test_dropout_is_one_black_rectangle(picture: np.ndarray) -> None:
     changed = picture.copy()
-    augment.change_pixels(changed, one(hole=[0.25, 0.5, 0.5, 0.75]), 0, np.empty(0, np.uint8))
+    augment.change_pixels(changed, one(hole=[0.25, 0.5, 0.5, 0.75]), 0, NOISE)
     expected = picture.copy()
     expected[128:192, 48:96] = 0
     np.testing.assert_array_equal(changed, expected)

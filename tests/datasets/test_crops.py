@@ -167,7 +167,8 @@ def spoil(files: list[Path]) -> list[str]:
         if content is not None:
             file.write_bytes(content)
     not_image = "not an image OpenCV can decode"
-    return [f"{f}: {why}" for f, why in zip(files, ["missing", "empty file", not_image, "truncated", not_image])]
+    reasons = ["missing", "empty file", not_image, "truncated", not_image]
+    return [f"{file}: {why}" for file, why in zip(files, reasons, strict=True)]
 
 
 def test_unusable_images_are_left_out_with_their_names(tmp_path: Path) -> None:

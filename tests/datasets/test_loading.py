@@ -92,11 +92,10 @@ def test_no_more_than_asked_for_is_made_ahead() -> None:
 
 
 def test_a_failing_batch_is_raised_at_its_turn() -> None:
-    seen = []
+    made = batches(Slow(fails_at=5), ORDER, epoch=1, threads=2)
+    assert [int(next(made)["id"][0]) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(OSError, match="batch 5 of epoch 1"):
-        for batch in batches(Slow(fails_at=5), ORDER, epoch=1, threads=2):
-            seen.append(int(batch["id"][0]))
-    assert seen == [0, 1, 2, 3, 4]
+        next(made)
     assert not [t for t in threading.enumerate() if t.name.startswith("loading")]
 
 

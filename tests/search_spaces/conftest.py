@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from posesweep.errors import ConfigError, did_you_mean
 from posesweep.search_spaces.mistakes import Mistake, mistakes_of
 from posesweep.search_spaces.space import Sweep, read_sweep
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 
 class Settings(BaseModel):

@@ -5,16 +5,17 @@ A new task is a new file here: its name is the file's name.
 
 import pkgutil
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
-from posesweep.search_spaces.mistakes import Mistake, mistakes_of
-from posesweep.trainables.config import TrialConfig, unused_settings
-from posesweep.trainables.task import Prepared, Task
 from pydantic import ValidationError
 
 from posesweep.errors import ConfigError, did_you_mean
+from posesweep.search_spaces.mistakes import Mistake, mistakes_of
+from posesweep.trainables.config import TrialConfig, unused_settings
+from posesweep.trainables.task import Prepared, Task
 
 
+@runtime_checkable
 class TaskModule(Protocol):
     """What a file in this folder offers."""
 

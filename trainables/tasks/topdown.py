@@ -9,6 +9,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
 from posesweep.analysis.keypoint_ap import Detections, Truth, defined, keypoint_ap, match, oks
 from posesweep.analysis.keypoint_errors import KeypointErrors, error_metrics
 from posesweep.datasets.augment import Augmentation, margin_for, preset, widest
@@ -17,6 +20,7 @@ from posesweep.datasets.instances import Instances
 from posesweep.datasets.load import Data, DataRequest, SyntheticRequest, load_data
 from posesweep.datasets.split import split_record
 from posesweep.datasets.topdown import TopDownSamples
+from posesweep.errors import ConfigError
 from posesweep.search_spaces.mistakes import Mistake
 from posesweep.trainables.codecs import Codec, HeatmapCodec, Outputs, SimCCCodec
 from posesweep.trainables.config import Settings, TrialConfig
@@ -24,10 +28,6 @@ from posesweep.trainables.context import default_cache
 from posesweep.trainables.losses import heatmap_mse, simcc_kl
 from posesweep.trainables.models import build_model, check_imgsz, layer_names
 from posesweep.trainables.task import Batch, Dataset, DivergedError, LossParts, Prepared, Score
-from pydantic import Field, field_validator
-from torch import Tensor, nn
-
-from posesweep.errors import ConfigError
 
 KEYPOINT_SCORE_COUNTS_ABOVE = 0.2  # an object's score is the mean of its keypoint scores above this (mmpose, COCO)
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB, 0-255
