@@ -12,6 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from posesweep.analysis.drawing import BAD, BASELINE, GREY, INK, WINNER
 from posesweep.analysis.results import SweepResults
 
+FEW = 30  # curves beyond which each is drawn more faintly
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -62,8 +64,9 @@ def draw_curves(numbers: LearningCurves, ax: Axes, winner: int | None = None, ba
         ax.axvline(rung, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)))
         where = ax.get_xaxis_transform()
         ax.text(rung, 0.99, f" {rung}", transform=where, fontsize=8, color=GREY, va="top")
+    faint = 0.75 if len(numbers.curves) <= FEW else 0.35
     for curve in sorted(numbers.curves, key=lambda c: (c.trial == winner, c.trial == baseline)):
-        _draw_curve(curve, ax, *_look(curve.trial, winner, baseline))
+        _draw_curve(curve, ax, *_look(curve.trial, winner, baseline), faint)
     ax.set_xlabel("epoch")
     ax.set_ylabel(numbers.metric.removeprefix("val/"))
     ax.set_xlim(left=0)
@@ -83,11 +86,11 @@ def _look(trial: int, winner: int | None, baseline: int | None) -> tuple[str, fl
     return GREY, 1.1, ""
 
 
-def _draw_curve(curve: Curve, ax: Axes, colour: str, width: float, label: str) -> None:
-    alpha = 1.0 if label else 0.75
+def _draw_curve(curve: Curve, ax: Axes, colour: str, width: float, label: str, faint: float) -> None:
+    alpha = 1.0 if label else faint
     ax.plot(curve.epochs, curve.values, color=colour, linewidth=width, alpha=alpha, label=label or None)
     if curve.state in ("pruned", "diverged", "failed"):
         cross = BAD if curve.state != "pruned" else (colour if label else INK)
-        ax.plot(curve.epochs[-1:], curve.values[-1:], "x", color=cross, markersize=5, markeredgewidth=1.4, alpha=0.8)
+        ax.plot(curve.epochs[-1:], curve.values[-1:], "x", color=cross, markersize=5, markeredgewidth=1.4, alpha=alpha)
     if len(curve.epochs) == 1:
         ax.plot(curve.epochs, curve.values, ".", color=colour, alpha=alpha)

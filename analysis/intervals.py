@@ -20,7 +20,7 @@ class IntervalRow:
     p_best: float | None
 
 
-def interval_rows(ranked: Standings, most: int = 25) -> tuple[IntervalRow, ...]:
+def interval_rows(ranked: Standings, most: int) -> tuple[IntervalRow, ...]:
     """The ranked trials that have an interval: the best `most`, and the baseline wherever it is."""
     rows = [row for row in ranked.rows if row.rank is not None and row.ap is not None]
     shown = [row for row in rows if rows.index(row) < most or row.role == "baseline"]

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -28,14 +27,14 @@ from posesweep.analysis.per_keypoint import (
 )
 from posesweep.analysis.pictures import Picture, best_and_worst, draw_pictures
 from posesweep.analysis.ranked import STATE_WORDS, Standing, Standings, ranked
-from posesweep.analysis.results import Evidence, SweepResults, read_sweep_folder
+from posesweep.analysis.results import Evidence, SweepResults, moments, read_sweep_folder
 from posesweep.files import write_text
 
 BEST_PICTURES, WORST_PICTURES = 4, 8
 MAP_TRIALS = 8  # columns of the heat map, the baseline's included
 MOST_CURVES = 150  # more are unreadable, and make a heavy page
 FIGURE_IN = 5.0  # width of the large figures
-ROWS_SHOWN = 25  # of the ranking; the rest is folded away
+ROWS_SHOWN = 15  # of each table; the rest is folded away
 
 
 def build_report(folder: Path) -> Path:
@@ -92,7 +91,7 @@ class Figure:
 
 
 def _intervals(table: Standings) -> Figure | None:
-    rows = interval_rows(table)
+    rows = interval_rows(table, most=ROWS_SHOWN)
     if not rows:
         return None
     alt = f"AP of {len(rows)} trials with 95 % intervals, best on top"
@@ -280,9 +279,8 @@ def _course(results: SweepResults) -> Course:
 
 
 def _elapsed(results: SweepResults) -> str:
-    times = [results.statuses[trial].get(key) for trial in results.statuses for key in ("started", "ended")]
-    read = pd.to_datetime(pd.Series([time for time in times if time]), errors="coerce", utc=True).dropna()
-    return duration((read.max() - read.min()).total_seconds()) if len(read) > 1 else "not known"
+    times = [time for status in results.statuses.values() for time in moments(status)]
+    return duration((max(times) - min(times)).total_seconds()) if len(times) > 1 else "not known"
 
 
 @dataclass(frozen=True)

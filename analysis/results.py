@@ -3,7 +3,9 @@
 import json
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -309,8 +311,18 @@ def _trial_row(trial: _Trial) -> dict[str, Any]:
 
 def _wall_s(status: Mapping[str, Any]) -> float | None:
     """Seconds from a trial's start to its end; None while it runs."""
-    times = pd.to_datetime(pd.Series([status.get("started"), status.get("ended")]), errors="coerce", utc=True)
-    return None if times.isna().any() else float((times[1] - times[0]).total_seconds())
+    times = moments(status)
+    return (times[1] - times[0]).total_seconds() if len(times) == 2 else None
+
+
+def moments(status: Mapping[str, Any]) -> list[datetime]:
+    """When a trial started and ended, as far as its status.json says; without a time zone, UTC."""
+    found = []
+    for key in ("started", "ended"):
+        with suppress(ValueError):  # still running, or not a time: not known
+            time = datetime.fromisoformat(status.get(key) or "")
+            found.append(time if time.tzinfo else time.replace(tzinfo=UTC))
+    return found
 
 
 # --- the tables ------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from posesweep.datasets.scenery import Light, backdrop, cast_shadow, occluders, 
 from posesweep.datasets.skeleton import load_skeleton
 from posesweep.errors import DataError
 
-VERSION = 1  # raised when the same seed gives other pictures
+VERSION = 2  # raised when the same seed gives other pictures
 JPEG_QUALITY = 92
 
 _TWO_HORSES, _CROPPED, _FROM_ABOVE = 0.15, 0.18, 0.10  # shares of the pictures
@@ -92,14 +92,17 @@ def render_horse(seed: int, index: int, size: tuple[int, int] = (320, 240)) -> H
     width, height = size
     if min(size) < 64:
         raise DataError(f"synthetic horses: a picture of {width} x {height} pixels is too small; take 64 x 64 or more")
-    for attempt in count():
-        rng = np.random.default_rng([seed, index, attempt])
-        scene = random_scene(rng, size)
-        if _well_framed(scene, size):
-            result = render_scene(rng, scene, size)
-            if ((result.visibility == 2).sum(axis=1) >= _LEAST_VISIBLE).all():
-                return result
-    raise AssertionError("count() does not end")
+    attempts = (_attempt(np.random.default_rng([seed, index, attempt]), size) for attempt in count())
+    return next(result for result in attempts if result is not None)
+
+
+def _attempt(rng: np.random.Generator, size: tuple[int, int]) -> HorseImage | None:
+    """A random picture; None where a horse is not well in view."""
+    scene = random_scene(rng, size)
+    if not _well_framed(scene, size):
+        return None
+    result = render_scene(rng, scene, size)
+    return result if ((result.visibility == 2).sum(axis=1) >= _LEAST_VISIBLE).all() else None
 
 
 def render_scene(rng: np.random.Generator, scene: Scene, size: tuple[int, int], crowded: bool = True) -> HorseImage:
@@ -292,18 +295,17 @@ def write_synthetic(folder: Path, n: int, seed: int, size: tuple[int, int] = (32
     """Write `n` pictures and their annotations (COCO keypoints, plus "points_3d" and "camera") into `folder`.
 
     Returns `folder`/annotations.json; the pictures are `folder`/images/*.jpg. A folder that already holds this very
-    set is left alone, one that a crash left half-written is done again.
+    set is left alone; one that a crash left half-written, or that an older VERSION wrote, is done again.
     Raises DataError where `folder` holds anything else.
     """
     recipe = {"generator": "posesweep synthetic horses", "version": VERSION, "seed": seed, "n": n, "size": list(size)}
     if _is_there(folder, recipe):
         return folder / "annotations.json"
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # now, not after the work: by then another process may have filled it
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         _write(temporary, recipe)
-        shutil.rmtree(folder, ignore_errors=True)
         _take_place(temporary, folder, recipe)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -319,12 +321,12 @@ def _is_there(folder: Path, recipe: Mapping[str, Any]) -> bool:
             return False
         raise DataError(f"{folder}: holds files that are not synthetic pictures; name a new folder for them")
     found = json.loads((folder / "annotations.json").read_text(encoding="utf-8")).get("info", {})
-    different = [
-        f"{key} {found.get(key)} instead of {value}" for key, value in recipe.items() if found.get(key) != value
-    ]
-    if different:
-        raise DataError(f"{folder}: holds another data set ({', '.join(different)}); delete it or name a new folder")
-    return True
+    different = {key: f"{key} {found.get(key)} instead of {value}" for key, value in recipe.items()}
+    different = {key: text for key, text in different.items() if found.get(key) != recipe[key]}
+    if different.keys() - {"version"}:
+        reasons = ", ".join(different.values())
+        raise DataError(f"{folder}: holds another data set ({reasons}); delete it or name a new folder")
+    return not different
 
 
 def _take_place(temporary: Path, folder: Path, recipe: Mapping[str, Any]) -> None:

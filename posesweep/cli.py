@@ -116,7 +116,10 @@ def _read_sweep(file: str | None, settings: list[str]) -> "Sweep":
 
     if file is not None and "=" in file:  # run_sweep.py key=value: the demo with a setting changed
         file, settings = None, [file, *settings]
-    return read_sweep(Path(file) if file else None, settings, check_values, defaults_of)
+    sweep = read_sweep(Path(file) if file else None, settings, check_values, defaults_of)
+    for note in sweep.notes:
+        print(f"note: {note}")
+    return sweep
 
 
 def _finish(folder: Path) -> None:

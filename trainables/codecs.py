@@ -5,13 +5,14 @@ the docstrings do not say otherwise.
 """
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Outputs = Tensor | tuple[Tensor, Tensor]  # heatmaps [B, K, h, w], or logits over x [B, K, bins] and over y
+# Heatmaps [B, K, h, w], or a pair: logits over x [B, K, bins] and over y. No union: a codec takes its own kind only.
+Outputs = Any
 DARK_KERNEL = 11  # cells, as DARK's for sigma 2
 DARK_SIGMA = 2.0  # cells; what OpenCV derives from that kernel: 0.3 * ((11 - 1) / 2 - 1) + 0.8
 

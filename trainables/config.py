@@ -3,22 +3,20 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from posesweep.search_spaces.schema import DataSpec, Metric
+from posesweep.search_spaces.schema import Block, DataSpec, Metric
 
 Settings = Mapping[str, Mapping[str, Any]]  # an option's value -> the settings that exist only with it, and defaults
 
 
-class TrialConfig(BaseModel):
+class TrialConfig(Block):
     """One training, whatever the task; a task adds its own fields (`tasks/<name>.py: Config`).
 
     Frozen. An unknown key is refused, and so is a setting that the chosen optimizer or schedule does not use: nothing is
     ignored. Settings left out are filled in, so a dumped config is the full effective one.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     CHOICES: ClassVar[Mapping[str, Settings]] = {
         "optimizer": {

@@ -12,7 +12,7 @@ from torch import nn
 
 from posesweep.errors import ConfigError
 
-Layers = list[tuple[str, list[nn.Module]]]
+Layers = list[tuple[str, list[nn.Module]]]  # (name, its modules), in order from the input
 
 
 @runtime_checkable

@@ -46,18 +46,20 @@ def planned(sweep: Sweep) -> list[tuple[str, Values]]:
     return [("baseline", dict(sweep.baseline)), *(("try_first", dict(values)) for values in sweep.try_first)]
 
 
-def propose(sweep: Sweep, number: int, seen: Sequence[FrozenTrial]) -> tuple[str, Values] | None:
-    """The (role, values of the active parameters) of trial `number`; None when a grid has no more points.
-
-    `seen` are the trials as `as_sampled` shows them, in order.
-    """
-    first = planned(sweep)
+def propose(sweep: Sweep, rule: Early, trials: Sequence[FrozenTrial], history: History) -> tuple[str, Values] | None:
+    """The (role, values of the active parameters) of the trial after `trials`; None when a grid has no more points."""
+    number, first = len(trials), planned(sweep)
     if number < len(first):
         return first[number]
     if sweep.search.method == "grid":
         points = grid(sweep)
         at = number - len(first)
         return ("search", points[at]) if at < len(points) else None
+    return "search", _sampled(sweep, number, as_sampled(sweep, rule, trials, history))
+
+
+def _sampled(sweep: Sweep, number: int, seen: Sequence[FrozenTrial]) -> Values:
+    """Values that were not tried yet, as far as a few draws find any."""
     study = optuna.create_study(direction=sweep.metric.goal)
     study.add_trials(seen)
     tried = [decoded(sweep, trial) for trial in seen]
@@ -68,7 +70,7 @@ def propose(sweep: Sweep, number: int, seen: Sequence[FrozenTrial]) -> tuple[str
         if values not in tried:
             break
         study.tell(trial, state=TrialState.FAIL)  # out of the sampler's sight
-    return "search", values
+    return values
 
 
 def as_sampled(sweep: Sweep, rule: Early, trials: Sequence[FrozenTrial], history: History) -> list[FrozenTrial]:

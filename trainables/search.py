@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from posesweep.errors import SweepError
 from posesweep.search_spaces.space import Sweep
 from posesweep.trainables.config import TrialConfig
-from posesweep.trainables.proposals import as_sampled, decoded, encoded, propose, sampler_arguments
+from posesweep.trainables.proposals import decoded, encoded, propose, sampler_arguments
 from posesweep.trainables.stopping import Early, History, should_stop
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # one line per proposal and per result otherwise
@@ -90,11 +90,9 @@ class Search:
     def next_trial(self) -> Proposal | None:
         """Propose the next trial and record it as running; None when there are as many as wanted."""
         trials = self._trials()
-        number = len(trials)
-        if number >= self.wanted:
+        if len(trials) >= self.wanted:
             return None
-        seen = as_sampled(self.sweep, self.rule, trials, self.history())
-        proposed = propose(self.sweep, number, seen)
+        proposed = propose(self.sweep, self.rule, trials, self.history())
         if proposed is None:
             return None
         role, values = proposed
@@ -102,7 +100,7 @@ class Search:
         attrs = {"role": role}
         running = create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attrs)
         self._study.add_trial(running)  # one line of the journal: the whole proposal or none of it
-        return Proposal(number, values, role)
+        return Proposal(len(trials), values, role)
 
     def proposals(self) -> list[Proposal]:
         """Every trial there is, in order."""

@@ -12,8 +12,9 @@ from typing import Any
 from posesweep.errors import PoseSweepError, SweepError
 from posesweep.files import read_json_lines, write_json, write_text
 from posesweep.search_spaces.space import Sweep, edges, space_json
+from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import begin_attempt, end_with, in_ray_train_worker, in_this_process
-from posesweep.trainables.folder import lease, record_split, record_sweep, thin_checkpoints, trial_folder
+from posesweep.trainables.folder import lease, record_split, record_sweep, trial_folder
 from posesweep.trainables.progress import Board, Progress
 from posesweep.trainables.search import Search
 from posesweep.trainables.status import read_status, write_status
@@ -122,7 +123,7 @@ def catch_up(search: Search, folder: Path, metric: str) -> None:
         rows = metrics_of(folder, proposal.number)
         reason = search.catch_up(proposal.number, [(row["epoch"], row.get(metric)) for row in rows])
         if reason is not None:
-            close_trial(folder, proposal.number, "pruned", reason)
+            write_status(trial_folder(folder, proposal.number), state="pruned", reason=reason)
 
 
 def opening_line(search: Search, folder: Path) -> str:
@@ -186,6 +187,7 @@ def run_on_tune(
     sweep: Sweep, search: Search, folder: Path, base: dict[str, Any], slots: Slots, progress: Progress
 ) -> None:
     """Train everything the search still wants. Raises KeyboardInterrupt when Ctrl-C ended it early."""
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # and its own display is off with verbose=0
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the sweep folder is the record, not Tune's files
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(10**6)
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"  # reports of Ray Train workers would wait two seconds
@@ -195,6 +197,7 @@ def run_on_tune(
 
     from ray import tune
 
+    from posesweep.trainables.records import Records
     from posesweep.trainables.tune_glue import StudyScheduler, StudySearcher
 
     trainable = partial(train_in_tune, base=base, folder=folder.resolve(), driver=(os.getpid(), socket.gethostname()))
@@ -212,7 +215,7 @@ def run_on_tune(
             name="tune",
             storage_path=str((folder / "ray").resolve()),
             failure_config=tune.FailureConfig(max_failures=sweep.failure.max_retries),
-            callbacks=[_records(search, folder, progress, sweep)],
+            callbacks=[Records(search, folder, progress, sweep.keep.checkpoints_of_top)],
             verbose=0,
         ),
     )
@@ -304,44 +307,3 @@ def train_in_ray_train_worker(values: dict[str, Any], folder: Path, attempt: int
     except PoseSweepError as error:
         if context.is_main:
             write_status(folder, state="failed", reason=str(error))
-
-
-def close_trial(folder: Path, number: int, state: str, reason: str) -> None:
-    """Put the end of a trial on record."""
-    write_status(trial_folder(folder, number), state=state, reason=reason)
-
-
-def _records(search: Search, folder: Path, progress: Progress, sweep: Sweep) -> Any:
-    """The Tune callback that keeps status.json, the live view and the checkpoints in step with the search."""
-    from ray import tune
-
-    class Records(tune.Callback):
-        def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            proposal = trial.config
-            write_status(
-                trial_folder(folder, proposal["number"]),
-                trial=proposal["number"],
-                role=proposal["role"],
-                params=proposal["params"],
-                state="running",
-                reason="",
-            )
-            progress.started(proposal["number"], proposal["params"])
-
-        def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
-            if "epoch" in result:
-                progress.epoch(trial.config["number"], result)
-
-        def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            self._ended(trial.config["number"])
-
-        def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            self._ended(trial.config["number"])
-
-        def _ended(self, number: int) -> None:
-            state, reason = search.outcome(number)
-            close_trial(folder, number, state, reason)
-            progress.ended(number, state, reason)
-            thin_checkpoints(folder, search.ended(), search.best(sweep.keep.checkpoints_of_top))
-
-    return Records()

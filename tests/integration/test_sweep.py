@@ -19,6 +19,7 @@ TIMES = {"train_s", "val_s", "attempt"}
 SWEEP = """
 name: small
 data: {synthetic: {train: 48, val: 19, seed: 1, width: 160, height: 120}}
+metric: {name: val/NME}
 fixed: {model: tiny, imgsz: [64, 64], epochs: 4, batch: 8, ema: 0.9}
 parameters:
   lr0: {min: 1.0e-4, max: 1.0e-2, log: true}
@@ -149,8 +150,8 @@ def test_best_yaml_trains_again_bit_for_bit(whole):
 def test_eval_scores_the_winner_as_recorded(whole):
     sweep = whole / "runs" / "small"
     said = posesweep(whole, "eval", str(sweep)).stdout
-    best = max(read_json(t / "status.json")["best"] for t in (sweep / "trials").iterdir())
-    assert f"AP {best:.4f}" in said
+    best = min(read_json(t / "status.json")["best"] for t in (sweep / "trials").iterdir())
+    assert f"NME {best:.4f}" in said
 
 
 def test_export_copies_the_winner(whole):

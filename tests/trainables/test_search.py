@@ -475,21 +475,24 @@ def test_the_sampler_is_on_record_and_nothing_warns(tmp_path: Path, recwarn: pyt
     assert [str(warning.message) for warning in recwarn] == []
 
 
-@pytest.mark.slow
-def test_a_report_is_quick_at_a_thousand_trials(tmp_path: Path) -> None:
-    sweep = sweep_of(
-        fixed={"epochs": 30},
-        try_first=(),
-        search=SearchBlock(method="random", trials=1001),
-        early_terminate=RULES["none"],
+def test_a_report_is_quick_in_a_long_search(tmp_path: Path) -> None:
+    """200 trials; 1 to 4 ms each were measured at 1,000, of which the test allows ten times, as other work runs beside it."""
+    blocks = {
+        "parameters": {"freeze": Parameter(kind="int", low=0, high=1000)},
+        "baseline": {"freeze": 0},
+        "try_first": (),
+        "fixed": {"epochs": 30},
+    }
+    search = Search.open(
+        sweep_of(**blocks, search=SearchBlock(method="grid", trials=200), early_terminate=RULES["none"]), tmp_path
     )
-    search = Search.open(sweep, tmp_path)
-    while (proposal := search.next_trial()) and proposal.number < 1000:
-        for epoch in range(1, 4):
-            search.report(proposal.number, epoch, 0.5)
+    while proposal := search.next_trial():
+        search.report(proposal.number, 1, 0.5)
+        search.report(proposal.number, 3, 0.5)
         search.finish(proposal.number)
-    asha = Search.open(sweep_of(fixed={"epochs": 30}, search=SearchBlock(trials=1002)), tmp_path)
-    begin = time.perf_counter()
+    search = Search.open(sweep_of(**blocks, search=SearchBlock(trials=201)), tmp_path)
+    search.next_trial()
+    begin = time.process_time()
     for epoch in range(1, 31):
-        asha.report(1000, epoch, 0.9)
-    assert (time.perf_counter() - begin) / 30 < 0.03
+        assert search.report(200, epoch, 0.9) is None
+    assert (time.process_time() - begin) / 30 < 0.03

@@ -18,9 +18,7 @@ from torch import Tensor, nn
 
 from posesweep.errors import ConfigError, did_you_mean
 from posesweep.trainables.models.heads import HeatmapHead, SimCCHead
-
-Layers = list[tuple[str, list[nn.Module]]]  # (name, its modules), in order from the input
-Outputs = Tensor | tuple[Tensor, Tensor]  # heatmaps, or SimCC's logits over x and over y
+from posesweep.trainables.optim import Layers
 
 
 @runtime_checkable
@@ -49,7 +47,7 @@ class KeypointModel(nn.Module):
         """The backbone's layers in order from the input, then ("head", [head]); every parameter in exactly one."""
         return [*self.backbone.layers(), ("head", [self.head])]
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Outputs:
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Tensor | tuple[Tensor, Tensor]:
         return self.head(self.backbone(images))
 
 

@@ -1,0 +1,56 @@
+"""What Tune reports, put on record: status.json, the live view, and which checkpoints stay."""
+
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from posesweep.trainables.folder import thin_checkpoints, trial_folder
+from posesweep.trainables.progress import Progress
+from posesweep.trainables.search import Search
+from posesweep.trainables.status import write_status
+
+
+class Records(tune.Callback):
+    """Keeps the sweep folder and the live view in step with the search."""
+
+    def __init__(self, search: Search, folder: Path, progress: Progress, keep_best: int) -> None:
+        self.search = search
+        self.folder = folder
+        self.progress = progress
+        self.keep_best = keep_best
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks for its own restore, which is never used: the sweep folder is the state
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial begins, or goes on."""
+        number, params, role = (trial.config[name] for name in ("number", "params", "role"))
+        fields = {"trial": number, "role": role, "params": params, "state": "running", "reason": ""}
+        write_status(trial_folder(self.folder, number), **fields)
+        self.progress.started(number, params)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial finished an epoch, or says how it ended."""
+        if "train_s" in result:
+            self.progress.epoch(trial.config["number"], result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The search has been told how the trial ended."""
+        self.close(trial.config["number"])
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """It failed once more than it may."""
+        self.close(trial.config["number"])
+
+    def close(self, number: int) -> None:
+        """Put the end of a trial on record. Its own words stay where the search has none."""
+        state, reason = self.search.outcome(number)
+        if state == "running":
+            return  # interrupted: the next run takes it up
+        words = {"reason": reason} if reason else {}
+        write_status(trial_folder(self.folder, number), state=state, **words)
+        self.progress.ended(number, state, reason)
+        thin_checkpoints(self.folder, self.search.ended(), self.search.best(self.keep_best))
