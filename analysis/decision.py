@@ -35,15 +35,18 @@ def listed(items: list[str], most: int = 6) -> str:
 def _nothing(results: SweepResults) -> str:
     if results.trials.empty:
         return "No trial has been started yet, so there is no winner."
-    return "No trial has a score yet, so there is no winner."
+    return "No trial has come far enough to be ranked, so there is no winner."
 
 
 def _winner(winner: Standing, ranked: Standings, results: SweepResults) -> str:
+    who = f"Trial {winner.trial} did best" if winner.state == "finished" else f"So far trial {winner.trial} leads"
     if winner.ap is None:
-        return f"Trial {winner.trial} did best: {results.metric} {_number(winner.value)}, without an interval."
-    first = f"Trial {winner.trial} did best: AP {winner.ap.value:.3f} (95 % interval {_range(winner.ap)})."
+        return f"{who}: {results.metric} {_number(winner.value)}, without an interval."
+    first = f"{who}: AP {winner.ap.value:.3f} (95 % interval {_range(winner.ap)})."
     if ranked.ranked_count == 1:
         return f"{first} It is the only trial in the ranking."
+    if winner.p_best is None:
+        return first
     if not ranked.tied:
         return f"{first} No other trial comes close enough to be called a tie."
     others = [str(row.trial) for row in ranked.tied]
@@ -54,7 +57,7 @@ def _winner(winner: Standing, ranked: Standings, results: SweepResults) -> str:
 def _gain(winner: Standing, ranked: Standings) -> str:
     baseline = ranked.baseline
     if winner.role == "baseline":
-        return "The baseline itself did best: the search found nothing better than the settings it began with."
+        return "It is the baseline itself: the search has found nothing better than the settings it began with."
     if baseline is None:
         return "No baseline was trained, so what the search gained is not known."
     of = f"the baseline (trial {baseline.trial})"

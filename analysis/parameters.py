@@ -90,7 +90,8 @@ def _spread(numbers: Slice) -> Float[np.ndarray, "n"]:
 def _log_axis(ax: Axes, places: Float[np.ndarray, "n"]) -> None:
     """Ticks as plain text (0.001), between the powers of ten as well when there are few of those."""
     ax.set_xscale("log")
-    narrow = places.max() / places.min() < 100
-    ax.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if narrow else (1,), numticks=6))
+    span = places.max() / places.min()
+    between = (1, 2, 5) if span < 10 else (1, 3) if span < 100 else (1,)
+    ax.xaxis.set_major_locator(LogLocator(10, subs=between, numticks=6))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())

@@ -78,13 +78,13 @@ class Standings:
 
 
 def ranked(results: SweepResults) -> Standings:
-    """Rank the trials that were trained to the end; while none was, those that have been scored so far.
+    """Rank the trials that were trained to the end; while none was, those that are on their way or were stopped.
 
     By AP with paired intervals when the sweep's metric is val/AP and the predictions are there, else by the metric
     alone, and a note says so. Raises SweepError for predictions that cannot be read.
     """
     rows = sorted(_rows(results), key=lambda row: _height(row, results), reverse=True)
-    scored = [row for row in rows if row.value is not None]
+    scored = [row for row in rows if row.value is not None and row.state not in ("failed", "diverged")]
     contenders = [row for row in scored if row.state == "finished"] or scored
     intervals, notes = _intervals(results, contenders)
     placed = [replace(row, rank=i, **intervals.get(row.trial, {})) for i, row in enumerate(contenders, start=1)]
@@ -127,7 +127,14 @@ def _intervals(results: SweepResults, contenders: list[Standing]) -> tuple[dict[
         ranking = rank(trials, results.baseline, Bootstrap(groups=_groups(results, images)))
     except SweepError as error:  # trials that cannot be compared are still shown side by side
         return {}, (f"No intervals: {error}.",)
-    return _fields(ranking), ranking.notes
+    left_out = [trial for trial, matches in found.items() if matches is None]
+    if left_out:
+        missing = ", ".join(map(str, sorted(left_out)))
+        return _fields(ranking, whole=False), (
+            *ranking.notes,
+            f"No ties and no P(best): not known for trial {missing}.",
+        )
+    return _fields(ranking, whole=True), ranking.notes
 
 
 def _matches(evidence: Evidence | None) -> Matches | None:
@@ -144,9 +151,10 @@ def _groups(results: SweepResults, images: np.ndarray) -> np.ndarray | None:
     return np.array([str(groups[str(image)]) for image in images])
 
 
-def _fields(ranking: Ranking) -> dict[int, dict[str, Any]]:
+def _fields(ranking: Ranking, whole: bool) -> dict[int, dict[str, Any]]:
+    """Fields of Standing by trial. Ties and P(best) say something only where the ranking is `whole`."""
     return {
-        row.trial: {"ap": row.ap, "p_best": row.p_best, "tied": row.tied, "gain": row.to_baseline}
+        row.trial: {"ap": row.ap, "gain": row.to_baseline} | ({"p_best": row.p_best, "tied": row.tied} if whole else {})
         for row in ranking.rows
         if row.ap is not None
     }

@@ -13,8 +13,9 @@ from posesweep.search_spaces.parameters import Parameter
 
 # what a trial reports, and whether more of it is better
 METRICS: dict[str, Literal["maximize", "minimize"]] = {
-    **dict.fromkeys(("val/AP", "val/AP50", "val/AP75", "val/APm", "val/APl", "val/AR", "val/PCK"), "maximize"),
-    **dict.fromkeys(("val/NME", "val/RMSE_px", "loss"), "minimize"),
+    **dict.fromkeys(("val/AP", "val/AP50", "val/AP75", "val/APm", "val/APl"), "maximize"),
+    **dict.fromkeys(("val/AR", "val/PCK@0.05", "val/PCK@0.2"), "maximize"),
+    **dict.fromkeys(("val/NME", "val/RMSE_px", "val/mean_error_px", "loss"), "minimize"),
 }
 
 

@@ -1,14 +1,17 @@
 """The end of a sweep: ranked table, best.yaml, report; and what one does with the winner: export, train, score."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 
-from posesweep.analysis.ranked import Ranked, RankedTrial, ranked, ranked_table
+from posesweep.analysis.ranked import Standing, Standings, ranked
 from posesweep.analysis.report import build_report
 from posesweep.analysis.results import SweepResults, read_sweep_folder, write_results_csv
 from posesweep.errors import ConfigError, SweepError
@@ -19,8 +22,11 @@ from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import Context, in_this_process
 from posesweep.trainables.debug import print_epoch
 from posesweep.trainables.folder import trial_folder
+from posesweep.trainables.progress import params_text
 from posesweep.trainables.tasks import build_task, make_config
 from posesweep.trainables.trial import run_trial, score_network
+
+PIPED_WIDTH = 140  # columns, where there is no terminal to ask
 
 
 def conclude(folder: Path) -> None:
@@ -30,8 +36,8 @@ def conclude(folder: Path) -> None:
     """
     results = read_sweep_folder(folder)
     table = ranked(results)
-    console = Console()
-    console.print(ranked_table(table))
+    console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
+    console.print(ranking_table(table, results.metric))
     for note in table.notes:
         console.print(f"note: {note}", markup=False)
     write_results_csv(results, folder / "results.csv")
@@ -41,7 +47,33 @@ def conclude(folder: Path) -> None:
     console.print(f"report: {build_report(folder)}", markup=False)
 
 
-def best_yaml(results: SweepResults, table: Ranked, trial: RankedTrial) -> str:
+def ranking_table(standings: Standings, metric: str) -> Table:
+    """The ranking for a terminal: the best on top, below the ranked trials those that were stopped, and why."""
+    table = Table(title="Ranking", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("#", "trial", metric.removeprefix("val/"), "95 % interval", "P(best)"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("gain over baseline", justify="right", min_width=7)
+    table.add_column("epochs", justify="right", no_wrap=True)
+    table.add_column("settings, or why it ended", overflow="fold", min_width=20)
+    for row in standings.rows:
+        table.add_row(
+            "" if row.rank is None else f"{row.rank}{'=' if row.tied and row.rank > 1 else ''}",
+            str(row.trial),
+            "" if row.value is None else f"{row.value:.3f}",
+            "" if row.ap is None else f"{row.ap.low:.3f} to {row.ap.high:.3f}",
+            "" if row.p_best is None else f"{row.p_best:.0%}",
+            "" if row.gain is None else f"{row.gain.value:+.3f} [{row.gain.low:+.3f}, {row.gain.high:+.3f}]",
+            str(row.epochs),
+            ("baseline  " if row.role == "baseline" else "")
+            + (params_text(row.params) if row.rank is not None else row.reason),
+            style="bold" if row.rank == 1 else "" if row.rank is not None else "dim",
+        )
+    if standings.tied:
+        table.caption = "= cannot be told from the winner by this validation set"
+    return table
+
+
+def best_yaml(results: SweepResults, table: Standings, trial: Standing) -> str:
     """The trial's full config, headed by what it reached, against what, and with what."""
     status = results.statuses[trial.trial]
     config = yaml.safe_load((trial_folder(results.folder, trial.trial) / "config.yaml").read_text(encoding="utf-8"))

@@ -72,7 +72,9 @@ def test_a_gain_whose_interval_includes_zero_is_not_called_real() -> None:
 
 
 def test_the_baseline_can_win() -> None:
-    assert _said(replace(BASELINE, rank=1))[1].startswith("The baseline itself did best")
+    assert _said(replace(BASELINE, rank=1))[1].startswith(
+        "It is the baseline itself: the search has found nothing better"
+    )
 
 
 def test_a_baseline_that_is_missing_failed_or_without_interval() -> None:
@@ -97,7 +99,15 @@ def test_sigmas_that_nobody_measured_are_mentioned() -> None:
 
 
 def test_nothing_scored() -> None:
-    assert _said(replace(BASELINE, rank=None))[0] == "No trial has a score yet, so there is no winner."
+    assert _said(replace(BASELINE, rank=None))[0] == "No trial has come far enough to be ranked, so there is no winner."
+
+
+def test_a_sweep_on_its_way_has_a_leader_not_a_winner() -> None:
+    assert _said(replace(WINNER, state="running"), BASELINE)[0].startswith("So far trial 7 leads: AP 0.612")
+
+
+def test_no_word_on_ties_when_they_are_not_known() -> None:
+    assert _said(replace(WINNER, p_best=None, tied=False), BASELINE)[0].endswith("(95 % interval 0.550 to 0.670).")
 
 
 def test_listed() -> None:

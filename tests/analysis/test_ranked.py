@@ -58,7 +58,7 @@ def test_groups_in_the_split_widen_the_intervals(sweep: Path) -> None:
 
 def test_while_none_has_finished_those_scored_so_far_are_ranked(tmp_path: Path) -> None:
     standings = ranked(read_sweep_folder(write_fake_sweep(tmp_path, [TRIALS[2], TRIALS[5], TRIALS[11]], objects=12)))
-    assert [(row.trial, row.rank) for row in standings.rows] == [(1, 1), (0, 2), (2, 3)]
+    assert [(row.trial, row.rank) for row in standings.rows] == [(1, 1), (0, 2), (2, None)]
     assert standings.rows[0].ap is not None
     assert standings.rows[2].ap is None  # diverged: no predictions
 
@@ -83,6 +83,16 @@ def test_trials_of_different_validation_sets_are_shown_without_intervals(sweep: 
     assert standings.winner is not None
     assert standings.winner.ap is None
     assert standings.notes[0].startswith("No intervals: trial")
+
+
+def test_ties_are_not_told_when_a_contender_has_no_predictions(sweep: Path) -> None:
+    (trial_folder(sweep, 7) / "evidence.npz").unlink()
+    standings = ranked(read_sweep_folder(sweep))
+    assert standings.winner is not None
+    assert (standings.winner.trial, standings.winner.ap) == (7, None)
+    assert all(row.p_best is None and not row.tied for row in standings.rows)
+    assert standings.rows[1].ap is not None
+    assert standings.notes == ("No ties and no P(best): not known for trial 7.",)
 
 
 def test_a_trial_without_a_score_comes_last(sweep: Path) -> None:

@@ -145,11 +145,11 @@ def test_what_users_name_is_escaped(tmp_path: Path) -> None:
     ("trials", "said"),
     [
         ((), "No trial has been started yet, so there is no winner."),
-        (TRIALS[:1], "The baseline itself did best"),
+        (TRIALS[:1], "It is the baseline itself"),
         (TRIALS[3:4], "It is the only trial in the ranking."),
         ((TRIALS[8], replace(TRIALS[11], epochs=0)), "Every trial failed or diverged"),
         ((TRIALS[2], TRIALS[5]), "No trial has finished; what follows is only what was written on the way."),
-        ((replace(TRIALS[0], state="running", epochs=0),), "No trial has a score yet"),
+        ((replace(TRIALS[0], state="running", epochs=0),), "No trial has come far enough to be ranked"),
         ((replace(TRIALS[0], state="failed", epochs=3), TRIALS[1]), "the baseline (trial 0) failed"),
     ],
 )

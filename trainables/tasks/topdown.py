@@ -18,7 +18,7 @@ from posesweep.datasets.augment import Augmentation, margin_for, preset, widest
 from posesweep.datasets.crops import Crops, CropSpec, Progress, open_crops
 from posesweep.datasets.instances import Instances
 from posesweep.datasets.load import Data, DataRequest, SyntheticRequest, load_data
-from posesweep.datasets.split import split_record
+from posesweep.datasets.split import image_groups, split_record
 from posesweep.datasets.topdown import TopDownSamples
 from posesweep.errors import ConfigError
 from posesweep.search_spaces.mistakes import Mistake
@@ -92,7 +92,9 @@ def prepare(configs: list[Config], progress: Progress | None = None) -> Prepared
         stores = open_stores(data, imgsz, margin, progress)
         left_out += [line for store in stores for line in store.left_out]
     notes = [*data.notes, *(f"left out: {line}" for line in dict.fromkeys(left_out))]
+    groups = image_groups(data.val, configs[0].data.group_by)  # ranking resamples whole groups
     record = {**split_record(data.train, data.val), "notes": notes}
+    record["groups"] = dict(zip(map(str, data.val.image_ids.tolist()), groups, strict=True))
     return Prepared(record, notes, {"crop_margin": margin})
 
 
