@@ -7,8 +7,11 @@ resampled.
 The best of many equal configs looks better than it is, so "tied" means: in the model confidence set of Hansen, Lunde
 and Nason (Econometrica 79, 2011), range statistic. The critical value is the 95 % quantile, over the resamples, of
 the largest studentised difference between any two trials that are still in the set (each centred on its own mean);
-trials behind the best by more leave, and the value is found again for those that stay. In the long run the set holds
-the truly best config in 95 % of sweeps; of equal configs, all stay in 95 %.
+trials behind the best by more leave, and the value is found again for those that stay. With many images the set holds
+the truly best config in 95 % of sweeps, and of equal configs all stay in 95 %.
+
+All this is the uncertainty of a finite validation set. What another training seed would have given is not in it:
+that takes training the best again with several seeds.
 """
 
 from collections.abc import Sequence
@@ -18,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from posesweep.analysis.keypoint_ap import Matches, bootstrap_ap, keypoint_ap
 from posesweep.errors import SweepError
@@ -197,7 +200,9 @@ def _ranked(scored: Sequence[_Scored], samples: Float[np.ndarray, "M B"], baseli
     p_best = _share_best(samples)
     to_best, tied = _against_best(ap, samples)
     order = [each.trial for each in scored]
-    to_baseline = _against(ap, samples, order.index(baseline)) if baseline in order else [None] * len(order)
+    to_baseline: Sequence[Interval | None] = [None] * len(order)
+    if baseline in order:
+        to_baseline = _against(ap, samples, order.index(baseline))
     intervals = [Interval(*map(float, each)) for each in zip(ap, low, high, strict=True)]
     columns = zip(order, intervals, p_best.tolist(), to_best, tied.tolist(), to_baseline, strict=True)
     return [Ranked(*row) for row in columns]
@@ -209,52 +214,62 @@ def _share_best(samples: Float[np.ndarray, "M B"]) -> Float[np.ndarray, "M"]:
     return (leads / leads.sum(axis=0)).mean(axis=1)
 
 
-def _against_best(ap: Float[np.ndarray, "M"], samples: Float[np.ndarray, "M B"]) -> tuple[list[Interval], np.ndarray]:
+def _against_best(
+    ap: Float[np.ndarray, "M"], samples: Float[np.ndarray, "M B"]
+) -> tuple[list[Interval], Bool[np.ndarray, "M"]]:
     """Differences to the first trial, the best, and which trials are tied with it (see the top of this file)."""
-    spread = _spread(samples - samples[0])
-    behind = _studentised(ap[0] - ap, spread)
     tied = np.ones(len(ap), bool)
-    critical = np.zeros(len(ap))  # of the last set that each trial was in
+    half = np.zeros(len(ap))  # of each interval, found in the last set that the trial was in
     while True:
-        critical[tied] = np.quantile(_largest_between(samples[tied]), CONFIDENCE)
-        stay = tied & (behind <= critical)
+        members = samples[tied]
+        pooled = _mean_variance(members)
+        critical = np.quantile(_largest_between(members, pooled), CONFIDENCE)
+        half[tied] = critical * _spread(members - members[0], pooled)
+        stay = tied & (ap[0] - ap <= half + SAME_AP)
         if stay.sum() == tied.sum():
-            return _intervals(ap - ap[0], critical * spread), tied
+            return _intervals(ap - ap[0], half), tied
         tied = stay
 
 
-def _against(ap: Float[np.ndarray, "M"], samples: Float[np.ndarray, "M B"], control: int) -> list[Interval | None]:
+def _against(ap: Float[np.ndarray, "M"], samples: Float[np.ndarray, "M B"], control: int) -> list[Interval]:
     """Differences to one trial chosen beforehand, with intervals that hold for all at once (Dunnett's comparison with
     a control, its critical value taken from the resamples)."""
     difference = samples - samples[control]
-    spread = _spread(difference)
-    centred = np.abs(difference - difference.mean(axis=1, keepdims=True))
-    critical = np.quantile(_studentised(centred, spread[:, None]).max(axis=0), CONFIDENCE)
-    return list(_intervals(ap - ap[control], critical * spread))
+    spread = _spread(difference, float(difference.var(axis=1).sum() / max(len(ap) - 1, 1)))
+    critical = np.quantile(_studentised(difference, spread).max(axis=0), CONFIDENCE)
+    return _intervals(ap - ap[control], critical * spread)
 
 
-def _largest_between(samples: Float[np.ndarray, "M B"]) -> Float[np.ndarray, "B"]:
-    """In each resample, the largest studentised difference between two trials, each centred on its mean."""
-    centred = samples - samples.mean(axis=1, keepdims=True)
+def _largest_between(samples: Float[np.ndarray, "M B"], pooled: float) -> Float[np.ndarray, "B"]:
+    """In each resample, the largest studentised difference between two trials."""
     largest = np.zeros(samples.shape[1])
-    for i in range(len(centred) - 1):
-        difference = centred[i + 1 :] - centred[i]
-        between = _studentised(np.abs(difference), _spread(difference)[:, None])
+    for i in range(len(samples) - 1):
+        difference = samples[i + 1 :] - samples[i]
+        between = _studentised(difference, _spread(difference, pooled))
         np.maximum(largest, between.max(axis=0), out=largest)
     return largest
 
 
-def _spread(differences: Float[np.ndarray, "M B"]) -> Float[np.ndarray, "M"]:
-    """The bootstrap's standard error of each difference; what rounding leaves of none is none."""
-    spread = differences.std(axis=1)
-    return np.where(spread < SAME_AP, 0.0, spread)
+def _mean_variance(samples: Float[np.ndarray, "M B"]) -> float:
+    """The variance of a difference between two trials over the resamples, mean of all pairs."""
+    beside_mean = samples - samples.mean(axis=0)
+    return float(2 * beside_mean.var(axis=1).sum() / max(len(samples) - 1, 1))
 
 
-def _studentised(difference: Float[np.ndarray, "..."], spread: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """difference / spread; no difference stays none without a spread, any other becomes infinite."""
-    difference = np.where(np.abs(difference) < SAME_AP, 0.0, difference)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(difference == 0, 0.0, difference / spread)
+def _spread(differences: Float[np.ndarray, "M B"], pooled: float) -> Float[np.ndarray, "M"]:
+    """The standard error of each difference, from the mean of its own variance and the pooled one.
+
+    Its own is uncertain with few images, and the largest of a thousand studentised differences is often one whose
+    variance came out too small; moderated so (after Smyth, Stat. Appl. Genet. Mol. Biol. 3, 2004), it is not.
+    """
+    own = differences.var(axis=1)
+    return np.where(own < SAME_AP**2, 0.0, np.sqrt((own + pooled) / 2))
+
+
+def _studentised(difference: Float[np.ndarray, "M B"], spread: Float[np.ndarray, "M"]) -> Float[np.ndarray, "M B"]:
+    """The size of each difference, centred on its mean, in standard errors; 0 where it never varies."""
+    centred = np.abs(difference - difference.mean(axis=1, keepdims=True))
+    return np.divide(centred, spread[:, None], out=np.zeros_like(centred), where=spread[:, None] > 0)
 
 
 def _intervals(value: Float[np.ndarray, "M"], half: Float[np.ndarray, "M"]) -> list[Interval]:

@@ -106,6 +106,7 @@ def split_record(train: Instances, val: Instances) -> dict[str, Any]:
             "flip_pairs": [list(pair) for pair in skeleton.flip_pairs],
             "edges": [list(edge) for edge in skeleton.edges],
             "sigmas": skeleton.sigmas.tolist(),
+            "sigmas_note": skeleton.sigmas_note,
         },
         "notes": list(dict.fromkeys((*train.notes, *val.notes))),
     }

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import shutil
 import socket
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -21,6 +23,14 @@ from posesweep.trainables.status import read_status, write_status
 from posesweep.trainables.tasks import find_task, make_config
 from posesweep.trainables.trial import DivergedError, run_trial
 
+RAY_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own display; the old one is off with verbose=0
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the sweep folder is the record, not Tune's files
+    "TUNE_GLOBAL_CHECKPOINT_S": str(10**6),
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # reports of Ray Train workers would wait two seconds
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a thread less per Ray Train group
+}
 OBJECT_STORE_BYTES = 100 * 2**20  # trials exchange files and small reports only
 
 
@@ -160,9 +170,9 @@ def metrics_of(folder: Path, number: int) -> list[dict[str, Any]]:
     return read_json_lines(trial_folder(folder, number) / "metrics.jsonl")
 
 
-def start_ray(cpus: int, gpus: float, dashboard: bool) -> None:
+def start_ray(cpus: float, gpus: float, dashboard: bool) -> None:
     """Join the cluster that RAY_ADDRESS names, else start Ray on this machine, on loopback."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.update(RAY_SETTINGS)
     import ray
 
     if ray.is_initialized():
@@ -173,7 +183,7 @@ def start_ray(cpus: int, gpus: float, dashboard: bool) -> None:
         return
     ray.init(
         address="local",
-        num_cpus=cpus,
+        num_cpus=int(cpus),
         num_gpus=gpus,
         include_dashboard=dashboard,
         dashboard_host="127.0.0.1",
@@ -187,20 +197,29 @@ def run_on_tune(
     sweep: Sweep, search: Search, folder: Path, base: dict[str, Any], slots: Slots, progress: Progress
 ) -> None:
     """Train everything the search still wants. Raises KeyboardInterrupt when Ctrl-C ended it early."""
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # and its own display is off with verbose=0
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the sweep folder is the record, not Tune's files
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(10**6)
-    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"  # reports of Ray Train workers would wait two seconds
-    os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
-    size = machine()
-    start_ray(int(size["cpus"]), size["gpus"], dashboard=slots.workers > 1)
+    start_ray(**machine(), dashboard=slots.workers > 1)
+    from posesweep.trainables.records import Records
 
+    driver = (os.getpid(), socket.gethostname())
+    trainable = partial(train_in_tune, base=base, folder=folder.resolve(), driver=driver)
+    records = Records(search, folder, progress, sweep.keep.checkpoints_of_top)
+    fit(trainable, search, folder, slots, callbacks=[records], max_retries=sweep.failure.max_retries)
+    if search.unfinished():
+        raise KeyboardInterrupt
+
+
+def fit(
+    trainable: Callable[[dict[str, Any]], None],
+    search: Search,
+    folder: Path,
+    slots: Slots,
+    **run: Any,
+) -> None:
+    """Have Ray Tune run `trainable` for every proposal of the search. `run`: callbacks, max_retries."""
     from ray import tune
 
-    from posesweep.trainables.records import Records
     from posesweep.trainables.tune_glue import StudyScheduler, StudySearcher
 
-    trainable = partial(train_in_tune, base=base, folder=folder.resolve(), driver=(os.getpid(), socket.gethostname()))
     searcher = StudySearcher(search)
     tuner = tune.Tuner(
         tune.with_resources(trainable, trial_resources(slots)),
@@ -214,14 +233,13 @@ def run_on_tune(
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str((folder / "ray").resolve()),
-            failure_config=tune.FailureConfig(max_failures=sweep.failure.max_retries),
-            callbacks=[Records(search, folder, progress, sweep.keep.checkpoints_of_top)],
+            failure_config=tune.FailureConfig(max_failures=run.get("max_retries", 0)),
+            callbacks=run.get("callbacks", []),
             verbose=0,
         ),
     )
     tuner.fit()
-    if search.unfinished():
-        raise KeyboardInterrupt
+    shutil.rmtree(folder / "ray", ignore_errors=True)  # Tune's own files, which nothing reads
 
 
 def trial_resources(slots: Slots) -> Any:

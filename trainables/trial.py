@@ -236,9 +236,10 @@ class Precision:
 
     @classmethod
     def of(cls, amp: bool | str, device: torch.device) -> "Precision":
-        """`amp: true` is bf16, on GPUs without it fp16. ConfigError for fp16 on a CPU."""
+        """`amp: true` is bf16 where the device computes in it, else fp16 on a GPU and float32 on a CPU, whose emulated
+        bf16 is ten times slower than float32. ConfigError for fp16 on a CPU."""
         if amp is True:
-            amp = "bf16" if device.type == "cpu" or torch.cuda.is_bf16_supported() else "fp16"
+            amp = "bf16" if computes_in_bf16(device) else "fp16" if device.type == "cuda" else False
         if amp == "fp16" and device.type == "cpu":
             raise ConfigError("amp: fp16 needs a GPU; use amp: bf16 or amp: false")
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, False: None}[amp]
@@ -247,6 +248,13 @@ class Precision:
     def autocast(self) -> AbstractContextManager[Any]:
         """Around every forward pass."""
         return nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype)
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def to_device(arrays: Arrays, device: torch.device) -> Batch:
@@ -340,6 +348,7 @@ def _facts(training: Training) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(context.device) if context.device.type == "cuda" else "cpu",
         "workers": context.world,
         "threads": training.config.threads,
+        "precision": str(training.precision.dtype or torch.float32).removeprefix("torch."),
         "parameters": sum(p.numel() for p in training.network.parameters()),
     }
 

@@ -15,7 +15,6 @@ knowing less than it could have.
 from pathlib import Path
 from typing import Any
 
-from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -64,14 +63,14 @@ class StudyScheduler(FIFOScheduler):
         super().__init__()
         self._searcher = searcher
 
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: Result) -> str:
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Result) -> str:
         """Record the report; STOP when the search says so."""
         reason = take_in(self._searcher.search, trial.config["number"], result)
         return TrialScheduler.CONTINUE if reason is None else TrialScheduler.STOP
 
-    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Keep the reason; Tune may still try the trial again."""
-        self._searcher.errors[trial.trial_id] = why(trial)
+        self._searcher.errors[trial.trial_id] = why(Path(trial.error_file))
 
 
 def config_of(proposal: Proposal) -> Result:
@@ -94,9 +93,9 @@ def take_in(search: Search, number: int, result: Result) -> str | None:
     return reason
 
 
-def why(trial: Trial) -> str:
-    """What a trial last failed of, in one line: 'ValueError: ...', or that its process died."""
-    last = Path(trial.error_file).read_text(encoding="utf-8").rpartition("Failure # ")[2]
+def why(error_file: Path) -> str:
+    """What a trial last failed of, from Tune's error.txt, in one line: 'ValueError: ...', or that its process died."""
+    last = error_file.read_text(encoding="utf-8").rpartition("Failure # ")[2]
     if "actor died" in last.lower():
         return "its process died, killed or out of memory"
     return [line for line in last.splitlines() if line.strip()][-1].strip()

@@ -204,15 +204,15 @@ def test_equal_configs_are_tied() -> None:
 
 @pytest.mark.slow
 def test_fifty_equal_configs_are_tied_in_most_sweeps() -> None:
-    tied = shares_tied(sweeps=60, skills=[1.0] * 50, images=80, resamples=500)
-    assert tied.mean() >= 0.95
-    assert (tied == 1).mean() >= 0.85  # 95 % in the long run; 60 sweeps of 80 images are not long
+    tied = shares_tied(sweeps=30, skills=[1.0] * 50, images=80, resamples=300)
+    assert tied.mean() >= 0.98
+    assert (tied == 1).mean() >= 0.85  # 95 % in the long run; 30 sweeps are not long
 
 
 @pytest.mark.slow
 def test_the_truly_best_is_among_the_tied() -> None:
     skills = [1.0] * 5 + [1.15] * 4 + [1.25]
-    results = [rank(sweep_of(80, skills, seed), bootstrap=Bootstrap(resamples=500)) for seed in range(100)]
+    results = [rank(sweep_of(80, skills, seed), bootstrap=Bootstrap(resamples=500)) for seed in range(60)]
     assert np.mean([9 in result.tied for result in results]) >= 0.92
     assert np.mean([len(result.tied) for result in results]) < 8  # and the set says something
 
@@ -222,7 +222,7 @@ def test_intervals_of_ap_and_of_differences_hold_the_true_value() -> None:
     skills = [1.0, 1.2]
     many = [ap_of(each) for each in sweep_of(40_000, skills, seed=10**6)]
     covered = []
-    for seed in range(150):
+    for seed in range(100):
         better, baseline = sorted(rank(sweep_of(100, skills, seed), baseline=0).rows, key=lambda row: -row.trial)
         truths = ((better.ap, many[1]), (baseline.ap, many[0]), (better.to_baseline, many[1] - many[0]))
         covered.append([interval.low <= value <= interval.high for interval, value in truths if interval])

@@ -476,7 +476,7 @@ def test_the_sampler_is_on_record_and_nothing_warns(tmp_path: Path, recwarn: pyt
 
 
 def test_a_report_is_quick_in_a_long_search(tmp_path: Path) -> None:
-    """200 trials; 1 to 4 ms each were measured at 1,000, of which the test allows ten times, as other work runs beside it."""
+    """200 trials; 1 to 4 ms each were measured at 1,000, and ten times that is allowed: other work runs beside it."""
     blocks = {
         "parameters": {"freeze": Parameter(kind="int", low=0, high=1000)},
         "baseline": {"freeze": 0},

@@ -154,7 +154,7 @@ class RayAsha:
         return self.scheduler.on_trial_result(None, self.trials[number], result) == TrialScheduler.STOP
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     eta=st.sampled_from([2, 3, 4, 2.5]),
@@ -168,7 +168,7 @@ def test_asha_decides_as_ray(seed: int, eta: float, min_epochs: int, max_epochs:
     ray, rng = RayAsha(rule), np.random.default_rng(seed)
     history: dict[int, dict[int, float]] = defaultdict(dict)
     running, started, stops = [], 0, 0
-    for _ in range(300):
+    for _ in range(200):
         if len(running) < 4:
             running.append(started)
             started += 1

@@ -138,7 +138,8 @@ def test_fp16_on_a_cpu_is_refused(horses, tmp_path):
 
 
 def test_bf16_trains(horses, tmp_path):
-    train(config_of(horses, amp=True, epochs=1), tmp_path)
+    train(config_of(horses, amp="bf16", epochs=1), tmp_path)
+    assert read_json(tmp_path / "status.json")["precision"] == "bfloat16"
     assert np.isfinite(metrics(tmp_path)[0]["loss"])
 
 

@@ -127,6 +127,8 @@ from posesweep.trainables.search import Search
 from posesweep.trainables.tune_glue import StudyScheduler, StudySearcher
 
 def train(config):
+    if config["number"] == 5:
+        raise ValueError("five is broken")
     rows = folder / f"{config['number']}.jsonl"
     done = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
     for epoch in range(len(done) + 1, 10):
@@ -173,7 +175,9 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been_killed(tmp_path: Path) -> No
     whole = run_on_ray(tmp_path / "whole", 0.0)
     out, _ = whole.communicate(timeout=180)
     assert "ended" in out
-    assert {row[1] for row in record(tmp_path / "whole")} == {"COMPLETE", "PRUNED"}
+    trials = record(tmp_path / "whole")
+    assert {row[1] for row in trials} == {"COMPLETE", "PRUNED", "FAIL"}
+    assert trials[5][4]["stop_reason"] == "ValueError: five is broken"
 
     folder = tmp_path / "killed"
     killed = run_on_ray(folder, 0.1)

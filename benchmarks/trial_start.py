@@ -1,0 +1,122 @@
+"""What a trial costs besides its training.
+
+    python benchmarks/trial_start.py            20 trivial trials (3 reports each, one at a time) as our sweeps run them,
+                                                and the same 20 each in a TorchTrainer of one worker, as Ray documents it
+    python benchmarks/trial_start.py --demo     the share of the demo's wall time that is not training or validation
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+TRIALS, REPORTS = 20, 3
+
+SWEEP = f"""
+name: trivial
+data: {{synthetic: {{train: 1, val: 1, width: 64, height: 64}}}}
+parameters: {{lr0: {{min: 1.0e-4, max: 1.0e-1, log: true}}}}
+search: {{method: random, trials: {TRIALS}}}
+early_terminate: {{type: none}}
+resources: {{concurrent: 1}}
+"""
+
+
+def ours(proposal: dict[str, Any]) -> None:
+    """Three epochs of nothing."""
+    from ray import tune
+
+    for epoch in range(1, REPORTS + 1):
+        tune.report({"epoch": epoch, "value": 0.5, "state": "running"})
+    tune.report({"epoch": REPORTS, "state": "finished", "reason": ""})
+
+
+def nested(config: dict[str, Any]) -> None:
+    """The same in a TorchTrainer, reporting through Ray's callback."""
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    run_config = RunConfig(storage_path=config["storage"], callbacks=[TuneReportCallback()])
+    TorchTrainer(nested_worker, scaling_config=ScalingConfig(num_workers=1), run_config=run_config).fit()
+
+
+def nested_worker() -> None:
+    """The worker's three reports."""
+    from ray import train
+
+    for epoch in range(1, REPORTS + 1):
+        train.report({"epoch": epoch, "value": 0.5})
+
+
+def time_ours(folder: Path) -> float:
+    """Seconds per trial, through the very search and executor that sweeps use."""
+    from posesweep.search_spaces.space import read_sweep
+    from posesweep.trainables.search import Search
+    from posesweep.trainables.sweep import Slots, fit
+
+    file = folder / "trivial.yaml"
+    file.write_text(SWEEP)
+    search = Search.open(read_sweep(file), folder / "trivial")
+    start = time.perf_counter()
+    fit(ours, search, folder / "trivial", Slots(workers=1, cpus=1, gpus=0, concurrent=1))
+    assert search.counts()["finished"] == TRIALS
+    return (time.perf_counter() - start) / TRIALS
+
+
+def time_nested(folder: Path) -> float:
+    """Seconds per trial, nested as in Ray's user guide."""
+    from ray import tune
+
+    trainable = tune.with_resources(nested, tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}]))
+    tuner = tune.Tuner(
+        trainable,
+        param_space={"storage": str(folder / "nested-workers")},
+        tune_config=tune.TuneConfig(num_samples=TRIALS, max_concurrent_trials=1),
+        run_config=tune.RunConfig(storage_path=str(folder / "nested"), verbose=0),
+    )
+    start = time.perf_counter()
+    results = tuner.fit()
+    assert results.num_errors == 0
+    return (time.perf_counter() - start) / TRIALS
+
+
+def compare() -> None:
+    """Both in one Ray instance, ours first."""
+    import ray
+
+    with tempfile.TemporaryDirectory() as name:
+        ray.init(address="local", num_cpus=2, include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False)
+        ours_s = time_ours(Path(name))
+        print(f"ours:                 {ours_s:.3f} s per trial")
+        nested_s = time_nested(Path(name))
+        print(f"nested TorchTrainer:  {nested_s:.3f} s per trial")
+        print(f"ratio: 1/{nested_s / ours_s:.0f}")
+        ray.shutdown()
+
+
+def demo_share() -> None:
+    """Wall time of the demo, from the command to the report, less what its trials trained and validated."""
+    import os
+
+    from posesweep.files import read_json
+
+    root = Path(__file__).resolve().parents[1]
+    slots = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as name:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, root / "run_sweep.py", "--runs", name], check=True)
+        wall_s = time.perf_counter() - start
+        costs = [read_json(status)["cost"] for status in Path(name).glob("demo/trials/*/status.json")]
+    worked_s = sum(cost["train_s"] + cost["val_s"] for cost in costs) / slots
+    print(f"wall {wall_s:.1f} s, training and validation {worked_s:.1f} s on each of {slots} slots")
+    print(f"not training or validation: {1 - worked_s / wall_s:.1%}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", action="store_true", help="the demo's share instead")
+    demo_share() if parser.parse_args().demo else compare()
