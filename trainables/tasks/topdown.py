@@ -170,7 +170,7 @@ class TopDown:
 def normalise(images: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
     """RGB bytes -> float images with ImageNet's mean and deviation, on the device; a channels_last view."""
     mean, std = (torch.tensor(v, device=images.device) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    return ((images.float() - mean) / std).permute(0, 3, 1, 2)
+    return images.float().sub_(mean).div_(std).permute(0, 3, 1, 2)
 
 
 def average(a: Outputs, b: Outputs) -> Outputs:
