@@ -20,12 +20,12 @@ check: install types  ## format, lint, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
-# `datasets` has no __init__.py and mypy cannot follow the package map, so it looks at the checkout through a link.
+# mypy cannot follow the package map (datasets/ has no __init__.py), so it looks at the folders as the package they are.
 types: install
-	@link=$$(mktemp -d) && ln -s "$(CURDIR)" $$link/posesweep && cd $$link && \
-	MYPYPATH=$$link "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" --cache-dir "$(CURDIR)/.mypy_cache" \
-	  --namespace-packages --explicit-package-bases \
-	  posesweep/posesweep posesweep/search_spaces posesweep/datasets posesweep/trainables posesweep/analysis; \
+	@link=$$(mktemp -d) && mkdir $$link/posesweep && \
+	ln -s "$(CURDIR)"/posesweep/*.py $(addprefix "$(CURDIR)"/,search_spaces datasets trainables analysis) $$link/posesweep/ && \
+	cd $$link && MYPYPATH=$$link "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" \
+	  --cache-dir "$(CURDIR)/.mypy_cache" --namespace-packages --explicit-package-bases posesweep; \
 	status=$$?; rm -r $$link; exit $$status
 
 format: install

@@ -1,8 +1,8 @@
 """What a trial costs besides its training.
 
-    python benchmarks/trial_start.py            20 trivial trials (3 reports each, one at a time) as our sweeps run them,
-                                                and the same 20 each in a TorchTrainer of one worker, as Ray documents it
-    python benchmarks/trial_start.py --demo     the share of the demo's wall time that is not training or validation
+python benchmarks/trial_start.py          20 trivial trials (3 reports each, one at a time) as our sweeps run them, and
+                                          the same 20 each in a TorchTrainer of one worker, as Ray documents it
+python benchmarks/trial_start.py --demo   the share of the demo's wall time that is not training or validation
 """
 
 import argparse

@@ -115,30 +115,12 @@ class Body:
 
 @dataclass(frozen=True)
 class Tube:
-    """Bent tubes of R elliptic rings each: `side` is the horizontal axis of a ring, `up` the other one."""
+    """Bent tubes of R elliptic rings each: `side` is the horizontal axis of a ring, the other one is square to it."""
 
     centre: Float[np.ndarray, "... R 3"]
     side: Float[np.ndarray, "... 3"]  # unit vectors; broadcast against `centre`
     half_side: Float[np.ndarray, "... R"]
     half_up: Float[np.ndarray, "... R"]
-
-    @property
-    def up(self) -> Float[np.ndarray, "... R 3"]:
-        """Unit vectors square to `side` and to the tube's direction."""
-        direction = np.empty_like(self.centre)
-        direction[..., 1:-1, :] = self.centre[..., 2:, :] - self.centre[..., :-2, :]
-        direction[..., 0, :] = self.centre[..., 1, :] - self.centre[..., 0, :]
-        direction[..., -1, :] = self.centre[..., -1, :] - self.centre[..., -2, :]
-        up = _cross(direction, np.broadcast_to(self.side, direction.shape))
-        return up / np.sqrt((up * up).sum(axis=-1, keepdims=True))
-
-    def vertices(self, around: int) -> Float[np.ndarray, "V 3"]:
-        """`around` points on each ring, tube after tube."""
-        turn = np.arange(around) * (2 * np.pi / around)
-        side = (self.side * self.half_side[..., None])[..., None, :]
-        up = (self.up * self.half_up[..., None])[..., None, :]
-        ring = self.centre[..., None, :] + side * np.cos(turn)[:, None] + up * np.sin(turn)[:, None]
-        return ring.reshape(-1, 3)
 
 
 def _cross(a: Points, b: Points) -> Points:
@@ -239,9 +221,10 @@ def _neck(build: Build, pose: Pose) -> Tube:
     return Tube(centre, side, _NECK[:, 1], _NECK[:, 0])
 
 
-def _mane(neck: Tube, mane_side: float) -> Float[np.ndarray, "V 3"]:
-    """Hair from the crest down one side of the neck: three rows of vertices that stand off its surface."""
-    up, wide = neck.up * neck.half_up[:, None], neck.side * (neck.half_side[:, None] + 0.015) * mane_side
+def _mane(neck: Tube, up: Float[np.ndarray, "R 3"], mane_side: float) -> Float[np.ndarray, "V 3"]:
+    """Hair from the crest down one side of the neck: three rows of vertices that stand off its surface. `up` points
+    from the middle of each ring of the neck to its crest."""
+    wide = neck.side * (neck.half_side[:, None] + 0.015) * mane_side
     rows = [(1.10, 0.0), (0.80, 0.68), (0.20, 1.12)]  # height and side as shares of the ring's
     return np.concatenate([(neck.centre + high * up + side * wide)[_MANE_FROM:] for high, side in rows])
 
@@ -383,7 +366,14 @@ def _joints(build: Build, pose: Pose) -> Float[np.ndarray, "4 6 3"]:
 
 
 # -- the whole --------------------------------------------------------------------------------------------------------
-_AROUND = {"trunk": 16, "neck": 12, "head": 12, "ear": 5, "tail": 6, "leg": 7}  # vertices on a ring
+_TUBES = {  # in the order of vertices and quads: how many, rings of each, vertices on a ring
+    "trunk": (1, len(_TRUNK), 16),
+    "neck": (1, len(_NECK), 12),
+    "head": (1, len(_HEAD), 12),
+    "ear": (2, len(_EAR), 5),
+    "tail": (1, len(_TAIL_HALF), 6),
+    "leg": (len(LEGS), _RINGS.shape[1], 7),
+}
 
 
 def horse_body(build: Build, pose: Pose) -> Body:
@@ -393,30 +383,67 @@ def horse_body(build: Build, pose: Pose) -> Body:
     skull = _skull(build, pose, neck)
     ears, ear_tips = _ears(skull, build.head, pose.ears_back)
     legs, leg_points = _legs(build, pose)
-    pieces = [  # in the order of surface()
-        trunk.vertices(_AROUND["trunk"]),
-        neck.vertices(_AROUND["neck"]),
-        _head(skull, build.head).vertices(_AROUND["head"]),
-        ears.vertices(_AROUND["ear"]),
-        _tail(pose, points["tail_base"]).vertices(_AROUND["tail"]),
-        legs.vertices(_AROUND["leg"]),
-        _mane(neck, build.mane_side),
-        skull.at(_FEATURES),
-    ]
-    vertices = np.concatenate(pieces)
+    tubes = [trunk, neck, _head(skull, build.head), ears, _tail(pose, points["tail_base"]), legs]  # as in _TUBES
+    skin, up = _skin(tubes)
+    mane = _mane(neck, up[len(_TRUNK) : len(_TRUNK) + len(_NECK)], build.mane_side)
+    vertices = np.concatenate([skin, mane, skull.at(_FEATURES)])
     named = {**points, **_head_points(skull, ear_tips)}
     keypoints = np.concatenate([np.stack([named[name] for name in KEYPOINTS[:10]]), leg_points])
     placed = _place(np.concatenate([vertices, keypoints]), build, pose)
-    rest = vertices[surface().faces[:, 0]] / 2 + vertices[surface().faces[:, 2]] / 2
+    rest = (vertices[surface().faces[:, 0]] + vertices[surface().faces[:, 2]]) / 2
     return Body(placed[: len(vertices)], rest, placed[len(vertices) :])
+
+
+def _skin(tubes: list[Tube]) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "R 3"]]:
+    """Vertices of all tubes, and the upright half axis of every ring. All at once: small arrays cost by the call."""
+    layout = _layout()
+    centre, side, half = (
+        np.empty((len(layout.ahead), 3)),
+        np.empty((len(layout.ahead), 3)),
+        np.empty((2, len(layout.ahead))),
+    )
+    end = 0
+    for tube in tubes:
+        shape = tube.half_up.shape
+        start, end = end, end + tube.half_up.size
+        centre[start:end].reshape(tube.centre.shape)[:] = tube.centre
+        side[start:end].reshape(tube.centre.shape)[:] = tube.side
+        half[0, start:end].reshape(shape)[:], half[1, start:end].reshape(shape)[:] = tube.half_side, tube.half_up
+    up = _cross(centre[layout.ahead] - centre[layout.behind], side)
+    up *= (half[1] / np.sqrt((up * up).sum(axis=1)))[:, None]
+    side *= half[0, :, None]
+    ring = layout.ring
+    return centre[ring] + side[ring] * layout.cos + up[ring] * layout.sin, up
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How the R rings of all tubes follow one another and V vertices lie on them. The same for all horses."""
+
+    behind: Int[np.ndarray, "R"]  # the ring before, and at the start of a tube the ring itself
+    ahead: Int[np.ndarray, "R"]
+    ring: Int[np.ndarray, "V"]  # of each vertex
+    cos: Float[np.ndarray, "V 1"]  # of each vertex's place on its ring
+    sin: Float[np.ndarray, "V 1"]
+
+
+@cache
+def _layout() -> _Layout:
+    each = [(rings, around) for count, rings, around in _TUBES.values() for _ in range(count)]
+    step = np.concatenate([np.arange(rings) for rings, _ in each])  # place of a ring in its tube
+    last = np.concatenate([np.full(rings, rings - 1) for rings, _ in each])
+    around = np.concatenate([np.full(rings, around) for rings, around in each])
+    number = np.arange(len(step))
+    turn = np.concatenate([np.arange(n) * (2 * np.pi / n) for n in around])[:, None]
+    return _Layout(number - (step > 0), number + (step < last), number.repeat(around), np.cos(turn), np.sin(turn))
 
 
 @cache
 def surface() -> Surface:
     """The quads of every horse."""
-    tubes = [("trunk", len(_TRUNK), "trunk"), ("neck", len(_NECK), "neck"), ("head", len(_HEAD), "head")]
-    tubes += [("left_ear", len(_EAR), "ear"), ("right_ear", len(_EAR), "ear"), ("tail", len(_TAIL_HALF), "tail")]
-    pieces = [_tube_surface(np.full(rings - 1, PART_ID[part]), _AROUND[kind]) for part, rings, kind in tubes]
+    parts = [("trunk", "trunk"), ("neck", "neck"), ("head", "head"), ("left_ear", "ear"), ("right_ear", "ear")]
+    parts += [("tail", "tail")]
+    pieces = [_tube_surface(np.full(_TUBES[kind][1] - 1, PART_ID[part]), _TUBES[kind][2]) for part, kind in parts]
     pieces += [_leg_surface(leg) for leg in range(len(LEGS))]
     pieces += [_mane_surface()]
     pieces += [_single_quad(f"{side}_{what}") for side in ("left", "right") for what in ("eye", "nostril")]
@@ -449,7 +476,7 @@ def _leg_surface(leg: int) -> Surface:
     bone, share = _BONE[leg], _RINGS[leg, :, 1]
     part = PART_ID[f"{LEGS[leg]}_upper"] + _BONE_SEGMENT[bone[1:]]
     along = (bone[:-1] + share[:-1] + bone[1:] + share[1:]) / 10  # middle of the stretch, in lengths of five bones
-    return _tube_surface(part, _AROUND["leg"], along)
+    return _tube_surface(part, _TUBES["leg"][2], along)
 
 
 def _mane_surface() -> Surface:

@@ -5,7 +5,7 @@ Only what a verb needs is imported, inside its function: `--help` answers at onc
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +83,12 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _verb(verbs: argparse._SubParsersAction, name: str, run, text: str) -> argparse.ArgumentParser:
+Run = Callable[[argparse.Namespace], None]
+
+
+def _verb(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, run: Run, text: str
+) -> argparse.ArgumentParser:
     verb = verbs.add_parser(
         name,
         help=text,
@@ -115,7 +120,8 @@ def _read_sweep(file: str | None, settings: list[str]) -> "Sweep":
     from posesweep.trainables.tasks import check_values, defaults_of
 
     if file is not None and "=" in file:  # run_sweep.py key=value: the demo with a setting changed
-        file, settings = None, [file, *settings]
+        settings = [file, *settings]
+        file = None
     sweep = read_sweep(Path(file) if file else None, settings, check_values, defaults_of)
     for note in sweep.notes:
         print(f"note: {note}")

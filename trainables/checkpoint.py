@@ -79,7 +79,7 @@ def save_best(folder: Path, weights: Weights, state: dict[str, Any], evidence: d
 
     def fill(new: Path) -> None:
         save_weights(new / "weights.safetensors", weights)
-        np.savez_compressed(new / "evidence.npz", **evidence)
+        np.savez_compressed(new / "evidence.npz", allow_pickle=False, **evidence)
         write_json(new / "state.json", state)
 
     _replace_folder(folder, fill)

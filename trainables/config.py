@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
-from posesweep.search_spaces.schema import Block, DataSpec, Metric
+from posesweep.search_spaces.schema import Block, DataSpec, Metric, sentence
 
 Settings = Mapping[str, Mapping[str, Any]]  # an option's value -> the settings that exist only with it, and defaults
 
@@ -14,8 +13,8 @@ Settings = Mapping[str, Mapping[str, Any]]  # an option's value -> the settings 
 class TrialConfig(Block):
     """One training, whatever the task; a task adds its own fields (`tasks/<name>.py: Config`).
 
-    Frozen. An unknown key is refused, and so is a setting that the chosen optimizer or schedule does not use: nothing is
-    ignored. Settings left out are filled in, so a dumped config is the full effective one.
+    Frozen. An unknown key is refused, and so is a setting that the chosen optimizer or schedule does not use: nothing
+    is ignored. Settings left out are filled in, so a dumped config is the full effective one.
     """
 
     CHOICES: ClassVar[Mapping[str, Settings]] = {
@@ -73,20 +72,16 @@ class TrialConfig(Block):
     @classmethod
     def _rising_shares(cls, shares: tuple[float, ...] | None) -> tuple[float, ...] | None:
         if shares is not None and (list(shares) != sorted(set(shares)) or not all(0 < s < 1 for s in shares)):
-            raise PydanticCustomError(
-                "sentence", "must be rising shares of the epochs between 0 and 1; try [0.8, 0.95]"
-            )
+            raise sentence("must be rising shares of the epochs between 0 and 1; try [0.8, 0.95]")
         return shares
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "TrialConfig":
         parts = self.workers * self.accumulate
         if self.batch % parts:
-            text = (
-                f"batch: {self.batch} cannot be shared by {self.workers} workers x {self.accumulate} accumulation steps; "
-                f"try {max(parts, round(self.batch / parts) * parts)}"
-            )
-            raise PydanticCustomError("sentence", text.replace("{", "{{"))
+            shared = f"{self.workers} workers x {self.accumulate} accumulation steps"
+            near = max(parts, round(self.batch / parts) * parts)
+            raise sentence(f"batch: {self.batch} cannot be shared by {shared}; try {near}")
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""One short trial in this process, without Ray and on little data: to see that a sweep can work, and to step through it."""
+"""One short trial in this process, without Ray and on little data: to see that a sweep works, and to step into it."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ OBJECTS = 64  # of each set
 
 
 def run_debug(sweep: Sweep, folder: Path) -> LoopState:
-    """Train the sweep's baseline for two epochs on 64 objects, in `folder`, printing each epoch. Starts over each time."""
+    """Train the sweep's baseline for two epochs on 64 objects, anew each time, in `folder`, printing each epoch."""
     values: dict[str, Any] = {"task": sweep.task, "data": sweep.data.model_dump(), **sweep.fixed, **sweep.baseline}
     values |= {"epochs": EPOCHS, "limit": OBJECTS, "threads": len(os.sched_getaffinity(0))}
     config = make_config(values)

@@ -65,8 +65,8 @@ def record_split(folder: Path, record: dict) -> None:
     file = folder / "split.json"
     if file.is_file() and (before := read_json(file)["hash"]) != record["hash"]:
         raise SweepError(
-            f"the data changed since {folder} was started (split {before[:12]}, now {record['hash'][:12]}), so its trials "
-            "could not be compared with new ones; give the sweep another name:, or put the data back"
+            f"the data changed since {folder} was started (split {before}, now {record['hash']}), so its trials could "
+            "not be compared with new ones; give the sweep another name:, or put the data back"
         )
     write_json(file, record)
 

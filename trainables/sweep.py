@@ -184,7 +184,7 @@ def start_ray(cpus: float, gpus: float, dashboard: bool) -> None:
     ray.init(
         address="local",
         num_cpus=int(cpus),
-        num_gpus=gpus,
+        num_gpus=int(gpus),
         include_dashboard=dashboard,
         dashboard_host="127.0.0.1",
         object_store_memory=OBJECT_STORE_BYTES,
@@ -201,7 +201,7 @@ def run_on_tune(
     from posesweep.trainables.records import Records
 
     driver = (os.getpid(), socket.gethostname())
-    trainable = partial(train_in_tune, base=base, folder=folder.resolve(), driver=driver)
+    trainable = partial(train_in_tune, base=base, folder=folder.resolve(), slots=slots, driver=driver)
     records = Records(search, folder, progress, sweep.keep.checkpoints_of_top)
     fit(trainable, search, folder, slots, callbacks=[records], max_retries=sweep.failure.max_retries)
     if search.unfinished():
@@ -254,7 +254,9 @@ def trial_resources(slots: Slots) -> Any:
     return tune.PlacementGroupFactory([{"CPU": slots.cpus, "GPU": slots.gpus}])
 
 
-def train_in_tune(proposal: dict[str, Any], base: dict[str, Any], folder: Path, driver: tuple[int, str]) -> None:
+def train_in_tune(
+    proposal: dict[str, Any], base: dict[str, Any], folder: Path, slots: Slots, driver: tuple[int, str]
+) -> None:
     """One trial, in a Tune actor. Reports each epoch, and at last how it ended.
 
     What the user must put right ends the trial as failed, in words; anything else is raised, so that Tune tries again.
@@ -267,7 +269,7 @@ def train_in_tune(proposal: dict[str, Any], base: dict[str, Any], folder: Path, 
     try:
         config = make_config({**base, **proposal["params"]})
         if config.workers > 1:
-            run_in_ray_train(config, trial)
+            run_in_ray_train(config, trial, slots)
         else:
             run_trial(config, in_this_process(trial, lambda row: tune.report(report_of(row, metric))))
     except DivergedError as error:
@@ -294,7 +296,7 @@ def report_of(row: dict[str, Any], metric: str) -> dict[str, Any]:
 _end_once_with = cache(end_with)  # an actor is reused; one watching thread is enough
 
 
-def run_in_ray_train(config: TrialConfig, folder: Path) -> None:
+def run_in_ray_train(config: TrialConfig, folder: Path, slots: Slots) -> None:
     """One trial on several workers: a DDP group under Ray Train, reporting to the Tune trial this runs in."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -306,9 +308,15 @@ def run_in_ray_train(config: TrialConfig, folder: Path) -> None:
         partial(train_in_ray_train_worker, folder=folder, attempt=attempt),
         train_loop_config=config.model_dump(),
         torch_config=TorchConfig(),
-        scaling_config=ScalingConfig(num_workers=config.workers),
+        scaling_config=ScalingConfig(
+            num_workers=config.workers,
+            use_gpu=slots.gpus > 0,
+            resources_per_worker={"CPU": slots.cpus, "GPU": slots.gpus},
+        ),
         run_config=RunConfig(
-            name=f"attempt{attempt}", storage_path=str(folder / "ray"), callbacks=[TuneReportCallback()]
+            name=f"attempt{attempt}",
+            storage_path=str(folder / "ray"),
+            callbacks=[TuneReportCallback()],  # type: ignore[list-item]  # Ray's annotation is the older base class
         ),
     )
     trainer.fit()

@@ -44,8 +44,8 @@ CHECK_EVERY_STEPS = 16  # how often losses leave the device; the first bad one i
 def run_trial(config: TrialConfig, context: Context) -> LoopState:
     """Train one candidate and leave its record in `context.folder`; goes on from `last/` when that is there.
 
-    Returns where the loop ended. Raises ConfigError or DataError for what the user can put right, SupersededError when a
-    newer attempt has taken over, DivergedError when the loss is not finite. `context.report` may end it (SystemExit).
+    Returns where the loop ended. Raises ConfigError or DataError for what the user can put right, SupersededError when
+    a newer attempt has taken over, DivergedError when the loss is not finite. `context.report` may end it (SystemExit).
     """
     # ------------------------------------------------------------------ who am I
     prepare_process(config.threads, config.seed)
@@ -63,7 +63,7 @@ def run_trial(config: TrialConfig, context: Context) -> LoopState:
     freeze_layers(network, config.freeze)
     network = network.to(context.device)
     if config.channels_last:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=torch.channels_last)
     if context.world > 1 and config.sync_bn:
         network = distributed.convert_sync_batchnorm(network)
     training = Training(
@@ -313,9 +313,8 @@ def _check_finite(losses: list[Tensor], steps_done: int, device: torch.device) -
     """Raise DivergedError for the first non-finite loss of the last `len(losses)` steps of any rank."""
     if not losses:
         return
-    values = torch.stack(losses).tolist()
-    values = distributed.mean_over_ranks({f"{i:06d}": value for i, value in enumerate(values)}, device).values()
-    for i, value in enumerate(values):
+    mine = {f"{i:06d}": value for i, value in enumerate(torch.stack(losses).tolist())}
+    for i, value in enumerate(distributed.mean_over_ranks(mine, device).values()):
         if not math.isfinite(value):
             raise DivergedError(f"diverged: the loss was {value} at step {steps_done - len(losses) + i + 1}")
 

@@ -3,7 +3,6 @@
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml

@@ -222,3 +222,16 @@ def test_debug_trains_without_ray(tmp_path):
     assert "epoch 2: loss" in said
     assert (tmp_path / "runs" / "small-debug" / "metrics.jsonl").is_file()
     assert not (tmp_path / "runs" / "small").exists()
+
+
+@pytest.mark.slow
+def test_trials_of_two_workers_run_under_ray_train(tmp_path):
+    """DDP groups, one of them stopped early, then the next: the placement of workers and drivers cannot deadlock."""
+    (tmp_path / "small.yaml").write_text(SWEEP.replace("trials: 6", "trials: 4"))
+    run(tmp_path, "small.yaml", "resources.workers_per_trial=2", "fixed.epochs=2")
+    for trial in (tmp_path / "runs" / "small" / "trials").iterdir():
+        status = read_json(trial / "status.json")
+        assert status["workers"] == 2
+        assert status["state"] in ("finished", "pruned")
+        with np.load(trial / "evidence.npz") as evidence:
+            assert len(set(evidence["id"].tolist())) == len(evidence["id"]) >= 19

@@ -51,7 +51,9 @@ def data() -> dict:
     return {"synthetic": {"train": 32, "val": 19, "seed": 1, "width": 160, "height": 120}}
 
 
-@pytest.mark.parametrize("settings", [{"optimizer": "sgd", "lr0": 1e-2}, {"optimizer": "sgd", "accumulate": 2}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"optimizer": "sgd", "lr0": 1e-2}, {"optimizer": "sgd", "accumulate": 2}], ids=str
+)
 def test_two_workers_with_half_the_batch_equal_one(tmp_path, data, settings):
     one = train(tmp_path / "one", data, 1, **settings)
     two = train(tmp_path / "two", data, 2, **settings)

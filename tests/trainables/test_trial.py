@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from posesweep.errors import ConfigError
+from posesweep.files import read_json, read_json_lines
 from posesweep.trainables.checkpoint import load_weights
 from posesweep.trainables.context import SupersededError, begin_attempt, in_this_process
 from posesweep.trainables.task import DivergedError
 from posesweep.trainables.tasks import make_config
 from posesweep.trainables.trial import run_trial
-
-from posesweep.errors import ConfigError
-from posesweep.files import read_json, read_json_lines
 
 TIMES = {"train_s", "val_s", "attempt"}
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
@@ -25,7 +25,7 @@ class KilledError(Exception):
 
 
 def config_of(data: dict, **settings):
-    common = dict(model="tiny", imgsz=[64, 64], epochs=4, batch=8, lr0=2e-3, ema=0.9, threads=1, aug_strength=0.5)
+    common = {"model": "tiny", "imgsz": [64, 64], "epochs": 4, "batch": 8, "lr0": 2e-3, "ema": 0.9, "threads": 1}
     return make_config({"data": data, **common, **settings})
 
 

@@ -58,10 +58,18 @@ def check_values(task: str, values: dict[str, Any]) -> list[Mistake]:
     module = find_task(task)
     found = [Mistake(key, text) for key, text in unused_settings(module.Config, values).items()]
     given = {name: value for name, value in values.items() if name not in {mistake.key for mistake in found}}
+    sound = {"task": task, "data": {"train": "-"}, **given}
     try:
-        config = module.Config.model_validate({"task": task, "data": {"train": "-"}, **given})
+        config = module.Config.model_validate(sound)
     except ValidationError as error:
-        return found + mistakes_of(error, module.Config)
+        found += mistakes_of(error, module.Config)
+        broken = {mistake.key.partition(".")[0] for mistake in found}
+        if "" in broken:  # of several settings together: there is no config without it
+            return found
+        try:
+            config = module.Config.model_validate({name: value for name, value in sound.items() if name not in broken})
+        except ValidationError:
+            return found  # the rest does not go with the defaults of what is broken
     return found + module.mistakes(config)
 
 

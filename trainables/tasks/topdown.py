@@ -43,6 +43,12 @@ class Config(TrialConfig):
             "heatmap": {"sigma": 2.0, "udp": False, "dark": False},  # MSRA, as in the HRNet paper
             "simcc": {"sigma": 5.66, "simcc_split": 2.0, "simcc_beta": 10.0},  # RTMPose at 256x256
         },
+        "augment": {
+            "none": {},
+            "light": {"aug_strength": 0.5},
+            "medium": {"aug_strength": 0.5},
+            "aggressive": {"aug_strength": 0.5},
+        },
     }
 
     imgsz: tuple[int, int] = Field((192, 256), description="network input, width and height in pixels")
@@ -53,7 +59,9 @@ class Config(TrialConfig):
     simcc_split: float | None = Field(None, ge=1, description="SimCC bins per input pixel")
     simcc_beta: float | None = Field(None, gt=0, description="sharpness of the SimCC distributions in the loss")
     augment: Literal["none", "light", "medium", "aggressive"] = "medium"
-    aug_strength: float = Field(0.5, ge=0, le=1, description="0 none, 0.5 the preset as it is, 1 twice as strong")
+    aug_strength: float | None = Field(
+        None, ge=0, le=1, description="0 none, 0.5 the preset as it is, 1 twice as strong"
+    )
     crop_margin: tuple[float, float] | None = Field(
         None, description="stored crop / input, width and height; of the widest augmentation in the sweep"
     )
@@ -223,14 +231,15 @@ def scorable(instances: Instances) -> Instances:
 
 def augmentation(config: Config) -> Augmentation:
     """How far this config's training samples are changed."""
-    return preset(config.augment, config.aug_strength)
+    return preset(config.augment, config.aug_strength or 0.0)
 
 
 def codec(config: Config) -> Codec:
     """How this config writes keypoints for the network and reads them back."""
     assert config.sigma is not None, "filled in by the config"
     if config.codec == "simcc":
-        assert config.simcc_split is not None and config.simcc_beta is not None
+        assert config.simcc_split is not None
+        assert config.simcc_beta is not None
         return SimCCCodec(config.imgsz, config.sigma, config.simcc_split, config.simcc_beta)
     return HeatmapCodec(config.imgsz, config.sigma, bool(config.udp), bool(config.dark))
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from posesweep.trainables.task import Dataset, Task
 from posesweep.trainables.tasks import build_task, find_task, make_config, task_names
 from posesweep.trainables.trial import to_device
