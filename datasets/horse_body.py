@@ -397,18 +397,14 @@ def horse_body(build: Build, pose: Pose) -> Body:
 def _skin(tubes: list[Tube]) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "R 3"]]:
     """Vertices of all tubes, and the upright half axis of every ring. All at once: small arrays cost by the call."""
     layout = _layout()
-    centre, side, half = (
-        np.empty((len(layout.ahead), 3)),
-        np.empty((len(layout.ahead), 3)),
-        np.empty((2, len(layout.ahead))),
-    )
+    rings = len(layout.ahead)
+    centre, side, half = np.empty((rings, 3)), np.empty((rings, 3)), np.empty((2, rings))
     end = 0
     for tube in tubes:
-        shape = tube.half_up.shape
         start, end = end, end + tube.half_up.size
         centre[start:end].reshape(tube.centre.shape)[:] = tube.centre
         side[start:end].reshape(tube.centre.shape)[:] = tube.side
-        half[0, start:end].reshape(shape)[:], half[1, start:end].reshape(shape)[:] = tube.half_side, tube.half_up
+        half[0, start:end], half[1, start:end] = tube.half_side.ravel(), tube.half_up.ravel()
     up = _cross(centre[layout.ahead] - centre[layout.behind], side)
     up *= (half[1] / np.sqrt((up * up).sum(axis=1)))[:, None]
     side *= half[0, :, None]

@@ -1,12 +1,14 @@
 """Colours of horses: coats, darker or lighter manes, black points, socks, blazes, patches and dapples."""
 
+from bisect import bisect
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from posesweep.datasets.horse_body import LEG_PARTS, LEGS, PART_ID, SEGMENTS, Body, surface
+from posesweep.datasets.horse_body import LEGS, PART_ID, SEGMENTS, Body, surface
 
 #  name: body, mane and tail, lower legs (RGB), how often
 _COATS = {
@@ -19,8 +21,9 @@ _COATS = {
     "palomino": ((208, 164, 94), (236, 224, 198), (206, 170, 112), 0.10),
 }
 _WHITE = np.array([232.0, 228.0, 220.0])
-_HOOF = np.array([58.0, 50.0, 44.0])
-_DARK = np.array([16.0, 13.0, 12.0])  # eyes, nostrils
+_FIXED = np.array([(58.0, 50.0, 44.0), (16.0, 13.0, 12.0)])  # hooves; eyes and nostrils
+_FEATURES = ("left_eye", "right_eye", "left_nostril", "right_nostril")
+_ODDS = tuple(accumulate(share for *_, share in _COATS.values()))
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,7 @@ class Coat:
 
 
 def random_coat(rng: np.random.Generator) -> Coat:
-    names = list(_COATS)
-    shares = np.array([_COATS[name][3] for name in names])
-    name = names[rng.choice(len(names), p=shares / shares.sum())]
+    name = tuple(_COATS)[bisect(_ODDS[:-1], rng.random())]
     body, hair, points = (np.array(c, float) for c in _COATS[name][:3])
     light = rng.uniform(0.85, 1.15)
     tint = 1 + rng.uniform(-0.06, 0.06, 3)
@@ -60,37 +61,50 @@ def random_coat(rng: np.random.Generator) -> Coat:
 
 def base_colours(body: Body, coat: Coat) -> Float[np.ndarray, "F 3"]:
     """RGB (0-255) of every quad before light falls on it."""
-    along, top = surface().along, surface().top
-    colours = np.tile(coat.body, (len(along), 1))
-    colours[_parts("trunk", "neck") & (top < -0.7)] *= 0.92
-    _colour_legs(colours, coat)
-    colours *= 1 + coat.dapples * _pattern(body.rest * 3, coat).clip(-1, 1)[:, None]
+    plan = _plan()
+    colours = plan.shares @ np.concatenate([[coat.body, coat.hair, coat.points], _FIXED])
+    colours *= 1 + (coat.dapples * plan.furry * _pattern(body.rest * 3, coat).clip(-1, 1))[:, None]
+    white = (plan.face > 1 - coat.blaze) | (surface().along > np.append(coat.socks, np.inf)[plan.leg])
     if coat.patches:
         pattern = _pattern(body.rest, coat)
-        colours[pattern > np.quantile(pattern, 1 - coat.patches)] = _WHITE
-    head = _parts("head")
-    colours[head & (along > 0.75)] *= 0.72  # the muzzle is darker
-    colours[head & (top > 1 - coat.blaze) & (along > 0.2)] = _WHITE
-    colours[_parts(*LEG_PARTS) & (along > 0.8)] = _HOOF
-    colours[_parts("mane", "tail")] = coat.hair
-    colours[_parts("left_ear", "right_ear")] *= 0.8
-    colours[_parts("left_eye", "right_eye", "left_nostril", "right_nostril")] = _DARK
+        white |= pattern > np.quantile(pattern, 1 - coat.patches)
+    colours[white & (plan.furry > 0)] = _WHITE
     return colours
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """How every quad gets its colour. The same for all horses."""
+
+    shares: Float[np.ndarray, "F 5"]  # of the coat's body, hair and points and of _FIXED in the quad's colour
+    furry: Float[np.ndarray, "F"]  # 1 where dapples and white markings may be
+    leg: Int[np.ndarray, "F"]  # position in LEGS, or one more than the last
+    face: Float[np.ndarray, "F"]  # 1 on the ridge of the face, less to its sides, below -1 elsewhere
+
+
 @cache
+def _plan() -> _Plan:
+    along, top = surface().along, surface().top
+    leg = np.full(len(along), len(LEGS))
+    for number, name in enumerate(LEGS):
+        leg[_parts(*(f"{name}_{segment}" for segment in SEGMENTS))] = number
+    on_leg, head = leg < len(LEGS), _parts("head")
+    shares = np.zeros((len(along), 5))
+    shares[:, 2] = np.where(on_leg, ((along - 0.25) / 0.15).clip(0, 1), 0)  # dark points from the knee down
+    shares[:, 0] = 1 - shares[:, 2]
+    shares[_parts("trunk", "neck") & (top < -0.7)] *= 0.92
+    shares[head & (along > 0.75)] *= 0.72  # the muzzle is darker
+    shares[_parts("left_ear", "right_ear")] *= 0.8
+    places = (_parts("mane", "tail"), on_leg & (along > 0.8), _parts(*_FEATURES))
+    for column, place in zip((1, 3, 4), places, strict=True):
+        shares[place] = np.eye(5)[column]
+    furry = 1.0 - np.any(places, axis=0)
+    return _Plan(shares, furry, leg, np.where(head & (along > 0.2), top, -9.0))
+
+
 def _parts(*names: str) -> Bool[np.ndarray, "F"]:
     """Which quads belong to these parts."""
     return np.isin(surface().part, [PART_ID[name] for name in names])
-
-
-def _colour_legs(colours: Float[np.ndarray, "F 3"], coat: Coat) -> None:
-    """Dark points from the knee down, white socks over them, in place."""
-    along = surface().along
-    darker = np.where(_parts(*LEG_PARTS), ((along - 0.25) / 0.15).clip(0, 1), 0)[:, None]
-    colours[:] = colours * (1 - darker) + coat.points * darker
-    for leg, sock in zip(LEGS, coat.socks, strict=True):
-        colours[_parts(*(f"{leg}_{segment}" for segment in SEGMENTS)) & (along > sock)] = _WHITE
 
 
 def _pattern(places: Float[np.ndarray, "F 3"], coat: Coat) -> Float[np.ndarray, "F"]:

@@ -43,8 +43,9 @@ class Camera:
 def look(position: np.ndarray, target: np.ndarray, roll: float) -> Float[np.ndarray, "3 3"]:
     """Rotation of a camera at `position` that looks at `target`, its horizon turned by `roll` radians."""
     ahead = (target - position) / np.linalg.norm(target - position)
-    right = np.array([ahead[1], -ahead[0], 0.0]) / np.hypot(ahead[0], ahead[1])
-    down = np.cross(ahead, right)
+    level = np.hypot(ahead[0], ahead[1])
+    right = np.array([ahead[1], -ahead[0], 0.0]) / level
+    down = np.array([ahead[0] * ahead[2], ahead[1] * ahead[2], -level * level]) / level
     cos, sin = np.cos(roll), np.sin(roll)
     return np.stack([cos * right + sin * down, cos * down - sin * right, ahead])
 
@@ -53,21 +54,21 @@ def look(position: np.ndarray, target: np.ndarray, roll: float) -> Float[np.ndar
 class Polygons:
     """P convex quads as the camera sees them."""
 
-    corners: Float[np.ndarray, "P 4 3"]  # camera axes: right, down, depth in metres
     pixels: Float[np.ndarray, "P 4 2"]  # image pixels
     depth: Float[np.ndarray, "P"]  # metres: the order of painting
+    reach: Float[np.ndarray, "P 2"]  # least and greatest depth of the corners, metres
+    plane: Float[np.ndarray, "P 4"]  # normal n and n . x of the points x on it, camera axes, metres
     colour: UInt8[np.ndarray, "P 3"]  # RGB
     owner: Int[np.ndarray, "P"]  # 1, 2, ... the horses, 0 everything else
     part: Int[np.ndarray, "P"]  # of the horse
 
     def take(self, rows: Int[np.ndarray, "..."] | Bool[np.ndarray, "..."]) -> "Polygons":
-        columns = (self.corners, self.pixels, self.depth, self.colour, self.owner, self.part)
-        return Polygons(*(column[rows] for column in columns))
+        return Polygons(*(column[rows] for column in vars(self).values()))
 
 
 def join(groups: Iterable[Polygons]) -> Polygons:
     """One set of polygons of many."""
-    columns = zip(*((g.corners, g.pixels, g.depth, g.colour, g.owner, g.part) for g in groups), strict=True)
+    columns = zip(*(vars(group).values() for group in groups), strict=True)
     return Polygons(*(np.concatenate(column) for column in columns))
 
 
@@ -77,22 +78,31 @@ class Painting:
 
     polygons: Polygons
     seen: UInt16[np.ndarray, "FH FW"]
+    box: tuple[slice, slice]  # rows and columns of the image outside of which nothing is painted
 
     def look_up(self, column: Int[np.ndarray, "P"]) -> UInt8[np.ndarray, "H W"]:
         """The value (0-255) of a column of `polygons` at every image pixel, 0 where nothing is."""
         table = np.zeros(len(column) + 1, np.uint8)
         table[1:] = column
-        return table.take(self.seen[::FINE, ::FINE])
+        values = np.zeros((self.seen.shape[0] // FINE, self.seen.shape[1] // FINE), np.uint8)
+        values[self.box] = table.take(self._fine()[::FINE, ::FINE])
+        return values
 
-    def colours(self) -> UInt8[np.ndarray, "H W 4"]:
-        """RGB times coverage, and coverage (0-255), at the image's own size."""
+    def _fine(self) -> UInt16[np.ndarray, "FH FW"]:
+        """What is seen within `box`."""
+        rows, columns = self.box
+        return self.seen[rows.start * FINE : rows.stop * FINE, columns.start * FINE : columns.stop * FINE]
+
+    def colours(self) -> UInt8[np.ndarray, "h w 4"]:
+        """RGB times coverage, and coverage (0-255), of the image's pixels within `box`."""
         table = np.zeros((len(self.polygons.depth) + 1, 4), np.uint8)
         table[1:, :3], table[1:, 3] = self.polygons.colour, 255
-        fine = np.empty(self.seen.shape, np.uint32)
-        height, width = self.seen.shape
+        seen = self._fine()
+        height, width = seen.shape
+        fine = np.empty((height, width), np.uint32)
         for top in range(0, height, _STRIP):
             rows = slice(top, top + _STRIP)
-            table.view(np.uint32)[:, 0].take(self.seen[rows], out=fine[rows], mode="clip")
+            table.view(np.uint32)[:, 0].take(seen[rows], out=fine[rows], mode="clip")
         return cv2.resize(
             fine.view(np.uint8).reshape(height, width, 4), (width // FINE, height // FINE), interpolation=cv2.INTER_AREA
         )
@@ -101,12 +111,10 @@ class Painting:
         self, rows: Int[np.ndarray, "..."], camera: Camera, pixels: Float[np.ndarray, "... 2"]
     ) -> Float[np.ndarray, "..."]:
         """Depth in metres of polygons `rows` at image `pixels`: where the line of sight meets the polygon's plane."""
-        corners = self.polygons.corners[rows]
-        normal = np.cross(corners[..., 2, :] - corners[..., 0, :], corners[..., 3, :] - corners[..., 1, :])
-        toward = (normal * camera.rays(pixels)).sum(-1)
+        plane, reach = self.polygons.plane[rows], self.polygons.reach[rows]
+        toward = (plane[..., :3] * camera.rays(pixels)).sum(-1)
         toward = np.where(np.abs(toward) < 1e-9, 1e-9, toward)
-        plane = (normal * corners.mean(axis=-2)).sum(-1) / toward
-        return np.clip(plane, corners[..., 2].min(-1), corners[..., 2].max(-1))
+        return np.clip(plane[..., 3] / toward, reach[..., 0], reach[..., 1])
 
 
 def paint(polygons: Polygons, width: int, height: int) -> Painting:
@@ -116,5 +124,13 @@ def paint(polygons: Polygons, width: int, height: int) -> Painting:
     fixed = np.rint(np.clip(fine, -8000, 8000) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
     seen = np.zeros((height * FINE, width * FINE), np.uint16)
     for number, corners in enumerate(fixed, start=1):
-        cv2.fillConvexPoly(seen, corners, number, lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)
-    return Painting(ordered, seen)
+        cv2.fillConvexPoly(seen, corners, number, cv2.LINE_8, _SUBPIXEL_BITS)  # names would cost a quarter more
+    return Painting(ordered, seen, _bounds(ordered.pixels, width, height))
+
+
+def _bounds(pixels: Float[np.ndarray, "P 4 2"], width: int, height: int) -> tuple[slice, slice]:
+    """Rows and columns of the image that polygons may touch, at least one each."""
+    flat = pixels.reshape(-1, 2)
+    left, top = np.floor(flat.min(axis=0)).clip(1, [width, height]).astype(int) - 1
+    right, bottom = np.ceil(flat.max(axis=0)).clip(0, [width - 2, height - 2]).astype(int) + 2
+    return slice(int(top), int(bottom)), slice(int(left), int(right))

@@ -6,16 +6,19 @@ A picture depends on (seed, index, size) alone and is the same in every process.
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from bisect import bisect
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import count
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from posesweep.datasets.horse_body import (
     KEYPOINTS,
@@ -31,18 +34,19 @@ from posesweep.datasets.horse_body import (
 from posesweep.datasets.horse_coat import Coat, base_colours, random_coat
 from posesweep.datasets.horse_gait import random_build, random_pose
 from posesweep.datasets.painter import FINE, Camera, Painting, Polygons, join, look, paint
-from posesweep.datasets.scenery import Light, backdrop, cast_shadow, occluders, random_light
+from posesweep.datasets.scenery import Light, backdrop, cast_shadow, grain, occluders, random_light, texture
 from posesweep.datasets.skeleton import load_skeleton
 from posesweep.errors import DataError
 
-VERSION = 3  # raised when the same seed gives other pictures
+VERSION = 4  # raised when the same seed gives other pictures
 JPEG_QUALITY = 92
+_SHARE = 100  # pictures that are worth the start of a process, about half a second
 
 _TWO_HORSES, _CROPPED, _FROM_ABOVE = 0.15, 0.18, 0.10  # shares of the pictures
 _FROM_BESIDE = 0.75  # as horses are photographed
 _LEAST_INSIDE = (15, 8)  # keypoints within the image that the first and the second horse must have
 _LEAST_VISIBLE = 5
-_OCCLUDER_COUNTS = (0.45, 0.30, 0.15, 0.10)  # shares of pictures with 0, 1, 2, 3
+_OCCLUDER_ODDS = (0.45, 0.75, 0.90)  # shares of pictures with 0, with at most 1, at most 2; the others have 3
 
 # Thin things on a surface are painted as if they lay this much (metres) nearer, or the surface would swallow them.
 _STANDS_OUT = np.zeros(len(PARTS))
@@ -84,7 +88,12 @@ class HorseImage:
     points_3d: Float[np.ndarray, "n 26 3"]  # metres, world, z up
     camera: Camera
     owner: UInt8[np.ndarray, "H W"]  # 1, 2: the horse seen in a pixel; 0 none
-    part: UInt8[np.ndarray, "H W"]  # position in horse_body.PARTS of what is seen
+    painting: Painting
+
+    @property
+    def part(self) -> UInt8[np.ndarray, "H W"]:
+        """Position in horse_body.PARTS of what is seen in every pixel."""
+        return self.painting.look_up(self.painting.polygons.part)
 
 
 # -- one picture ------------------------------------------------------------------------------------------------------
@@ -109,12 +118,13 @@ def _attempt(rng: np.random.Generator, size: tuple[int, int]) -> HorseImage | No
 def render_scene(rng: np.random.Generator, scene: Scene, size: tuple[int, int], crowded: bool = True) -> HorseImage:
     """Paint `scene` with random surroundings; `crowded` allows things in front of the horses."""
     polygons = [horse_polygons(actor, i, scene) for i, actor in enumerate(scene.actors, start=1)]
-    if crowded and (number := int(rng.choice(4, p=_OCCLUDER_COUNTS))):
+    if crowded and (number := bisect(_OCCLUDER_ODDS, rng.random())):
         nearest = min(float(group.depth.min()) for group in polygons)
         polygons.append(occluders(rng, number, _extent(scene.actors[0], scene.camera), 0.9 * nearest))
     painting = paint(join(polygons), *size)
     image = backdrop(rng, scene.camera, *size)
-    image = cast_shadow(image, _shadow_groups(scene), scene.light, scene.camera)
+    factors = cast_shadow(texture(rng, *size), *_shadow_corners(scene), scene.light, scene.camera)
+    image = cv2.multiply(image, cv2.merge([factors] * 3), scale=1 / 128)
     return _labelled(_finished(rng, image, painting), painting, scene)
 
 
@@ -122,32 +132,36 @@ def horse_polygons(actor: Actor, owner: int, scene: Scene) -> Polygons:
     """The quads of a horse that face the camera, lit."""
     camera, skin = scene.camera, surface()
     seen = camera.see(actor.body.vertices)
-    corners = seen[skin.faces]
+    corners = seen[skin.faces.T]  # the four corners first: sums over a last axis of 4 are slow
     normals = _normals(corners)
-    facing = (normals * corners[:, 0]).sum(axis=1) < 0
+    facing = np.einsum("fi,fi->f", normals, corners[0]) < 0
     kept = facing | skin.flat
-    normals = np.where(facing[:, None], normals, -normals)[kept] @ camera.rotation
-    corners, part = corners[kept], skin.part[kept]
-    colour = base_colours(actor.body, actor.coat)[kept] * scene.light.shade(normals)
+    normals = np.where(facing[:, None], normals, -normals)[kept]
+    corners, part = corners[:, kept], skin.part[kept]
+    middle, depth = corners.mean(axis=0), corners[..., 2]
+    colour = base_colours(actor.body, actor.coat)[kept] * scene.light.shade(normals @ camera.rotation)
     return Polygons(
-        corners=corners,
         pixels=(seen[:, :2] / seen[:, 2:] * camera.focal_px + camera.centre)[skin.faces[kept]],
-        depth=corners[..., 2].mean(axis=1) - _STANDS_OUT[part],
+        depth=middle[:, 2] - _STANDS_OUT[part],
+        reach=np.stack([depth.min(axis=0), depth.max(axis=0)], axis=1),
+        plane=np.column_stack([normals, np.einsum("fi,fi->f", normals, middle)]),
         colour=colour.clip(0, 255).astype(np.uint8),
         owner=np.full(len(part), owner),
         part=part,
     )
 
 
-def _normals(quads: Float[np.ndarray, "F 4 3"]) -> Float[np.ndarray, "F 3"]:
-    (ax, ay, az), (bx, by, bz) = (quads[:, 2] - quads[:, 0]).T, (quads[:, 3] - quads[:, 1]).T
+def _normals(corners: Float[np.ndarray, "4 F 3"]) -> Float[np.ndarray, "F 3"]:
+    (ax, ay, az), (bx, by, bz) = (corners[2] - corners[0]).T, (corners[3] - corners[1]).T
     normals = np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=1)
-    return normals / np.sqrt((normals * normals).sum(axis=1, keepdims=True) + 1e-24)
+    return normals / np.sqrt(np.einsum("fi,fi->f", normals, normals) + 1e-24)[:, None]
 
 
-def _shadow_groups(scene: Scene) -> list[np.ndarray]:
-    """The vertices of each horse's trunk, neck, head, tail and four legs."""
-    return [actor.body.vertices[group] for actor in scene.actors for group in _shadow_vertices()]
+def _shadow_corners(scene: Scene) -> tuple[Float[np.ndarray, "_ 3"], Int[np.ndarray, "_"]]:
+    """The vertices of each horse's trunk, neck, head, tail and four legs, one after another, and where each ends."""
+    groups = _shadow_vertices()
+    corners = [actor.body.vertices[np.concatenate(groups)] for actor in scene.actors]
+    return np.concatenate(corners), np.cumsum([len(group) for group in groups] * len(corners))
 
 
 @cache
@@ -158,13 +172,14 @@ def _shadow_vertices() -> list[np.ndarray]:
 
 
 def _finished(rng: np.random.Generator, image: UInt8[np.ndarray, "H W 3"], painting: Painting) -> np.ndarray:
-    """The painting over the backdrop, as a camera would take it: exposure, blur, noise."""
+    """The painting laid over the backdrop, in place, then as a camera would take it: exposure, blur, noise."""
     red, green, blue, covered = cv2.split(painting.colours())
     clear = cv2.merge([cv2.bitwise_not(covered)] * 3)
-    image = cv2.add(cv2.multiply(image, clear, scale=1 / 255), cv2.merge([red, green, blue]))
+    behind = image[painting.box]
+    behind[:] = cv2.add(cv2.multiply(behind, clear, scale=1 / 255), cv2.merge([red, green, blue]))
     if rng.random() < 0.3:
         image = cv2.GaussianBlur(image, (3, 3), rng.uniform(0.4, 0.9))
-    noise = rng.integers(0, 256, image.shape[:2], dtype=np.uint8)
+    noise = grain(rng, image.shape[:2])
     exposure, offset, strength = rng.uniform(0.8, 1.15), rng.uniform(0, 14), rng.uniform(0.01, 0.09)
     return cv2.addWeighted(image, exposure, cv2.merge([noise] * 3), strength, offset - 128 * strength)
 
@@ -188,7 +203,7 @@ def _labelled(image: np.ndarray, painting: Painting, scene: Scene) -> HorseImage
         points_3d=points,
         camera=scene.camera,
         owner=owner,
-        part=painting.look_up(painting.polygons.part),
+        painting=painting,
     )
 
 
@@ -301,11 +316,19 @@ def _well_framed(scene: Scene, size: tuple[int, int]) -> bool:
 
 
 # -- a data set -------------------------------------------------------------------------------------------------------
-def write_synthetic(folder: Path, n: int, seed: int, size: tuple[int, int] = (320, 240)) -> Path:
+def write_synthetic(
+    folder: Path,
+    n: int,
+    seed: int,
+    size: tuple[int, int] = (320, 240),
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
     """Write `n` pictures and their annotations (COCO keypoints, plus "points_3d" and "camera") into `folder`.
 
     Returns `folder`/annotations.json; the pictures are `folder`/images/*.jpg. A folder that already holds this very
     set is left alone; one that a crash left half-written, or that an older VERSION wrote, is done again.
+    A large set is drawn by one process per CPU (a script that asks for one needs `if __name__ == "__main__":`); the
+    files do not depend on their number. `progress` is called with the pictures done and `n`, after each.
     Raises DataError where `folder` holds anything else.
     """
     recipe = {"generator": "posesweep synthetic horses", "version": VERSION, "seed": seed, "n": n, "size": list(size)}
@@ -315,7 +338,7 @@ def write_synthetic(folder: Path, n: int, seed: int, size: tuple[int, int] = (32
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        _write(temporary, recipe)
+        _write(temporary, recipe, progress or (lambda _done, _n: None))
         _take_place(temporary, folder, recipe)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -347,20 +370,47 @@ def _take_place(temporary: Path, folder: Path, recipe: Mapping[str, Any]) -> Non
             raise
 
 
-def _write(folder: Path, recipe: Mapping[str, Any]) -> None:
+def _write(folder: Path, recipe: Mapping[str, Any], progress: Callable[[int, int], None]) -> None:
     (folder / "images").mkdir(parents=True)
+    width, height = recipe["size"]
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    width, height = recipe["size"]
-    for index in range(recipe["n"]):
-        result = render_horse(recipe["seed"], index, (width, height))
-        name = f"{index:06d}.jpg"
-        _write_jpeg(folder / "images" / name, result.image)
-        images.append({"id": index + 1, "file_name": name, "width": width, "height": height})
-        for annotation in _annotations(result):
-            annotations.append({"id": len(annotations) + 1, "image_id": index + 1, **annotation})
+    draw = partial(_draw, folder / "images", recipe["seed"], (width, height))
+    for number, (name, horses) in enumerate(_in_order(draw, recipe["n"]), start=1):
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        for horse in horses:
+            annotations.append({"id": len(annotations) + 1, "image_id": number, **horse})
+        progress(number, recipe["n"])
     content = {"info": recipe, "images": images, "annotations": annotations, "categories": [_category()]}
     (folder / "annotations.json").write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
+
+
+_Drawn = tuple[str, list[dict[str, Any]]]  # a file's name, and the annotations of its horses
+
+
+def _in_order(draw: Callable[[int], _Drawn], n: int) -> Iterator[_Drawn]:
+    """What `draw` gives for 0 ... n - 1. Not in threads: drawing is a thousand short calls, and each would hand the
+    interpreter's lock to and fro, so that two threads were slower than one."""
+    workers = _workers(n)
+    if workers < 2:
+        yield from map(draw, range(n))
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        yield from pool.map(draw, range(n), chunksize=8)
+
+
+def _workers(n: int) -> int:
+    """Processes to draw `n` pictures with: no more than the CPUs this process may use."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cpus, n // _SHARE)
+
+
+def _draw(folder: Path, seed: int, size: tuple[int, int], index: int) -> _Drawn:
+    """Write picture `index` into `folder`."""
+    result = render_horse(seed, index, size)
+    name = f"{index:06d}.jpg"
+    _write_jpeg(folder / name, result.image)
+    return name, list(_annotations(result))
 
 
 def _write_jpeg(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:

@@ -17,7 +17,7 @@ from posesweep.datasets import synthetic
 from posesweep.datasets.horse_body import KEYPOINTS, LANDMARKS, PART_ID, Build, horse_body, surface
 from posesweep.datasets.horse_coat import random_coat
 from posesweep.datasets.horse_gait import GAITS, MOODS, random_build, random_pose, standing, striding
-from posesweep.datasets.painter import Camera, look
+from posesweep.datasets.painter import FINE, Camera, look
 from posesweep.datasets.scenery import Light
 from posesweep.datasets.skeleton import load_skeleton
 from posesweep.datasets.synthetic import Actor, HorseImage, Scene, _placed, render_horse, render_scene, write_synthetic
@@ -77,7 +77,7 @@ def test_a_standing_horse_is_as_large_as_a_horse_and_left_is_left() -> None:
 @pytest.mark.parametrize("mood", MOODS)
 def test_bones_keep_their_length_in_every_pose(mood: str) -> None:
     rng = np.random.default_rng(1)
-    for _ in range(20):
+    for _ in range(10):
         pose = replace(random_pose(rng, mood), bend=0.0)
         at = dict(zip(KEYPOINTS, horse_body(Build(), pose).points, strict=True))
         assert np.linalg.norm(at["left_knee"] - at["left_front_fetlock"]) == pytest.approx(0.28)
@@ -94,7 +94,7 @@ def test_trotting_legs_move_in_diagonal_pairs() -> None:
 
 def test_a_grazing_horse_has_its_nose_near_the_ground() -> None:
     rng = np.random.default_rng(2)
-    heights = [horse_body(Build(), random_pose(rng, "graze")).points[INDEX["left_nostril"], 2] for _ in range(50)]
+    heights = [horse_body(Build(), random_pose(rng, "graze")).points[INDEX["left_nostril"], 2] for _ in range(30)]
     assert np.median(heights) < 0.35
     assert min(heights) > -0.01
 
@@ -186,6 +186,14 @@ def test_a_seen_keypoint_lies_on_a_part_it_belongs_to(hundred: list[HorseImage])
     assert total > 1000
     assert exact / total > 0.93  # the others lie on an outline
     assert near / total > 0.998  # the tip of an ear may be thinner than a pixel
+
+
+def test_nothing_is_painted_outside_of_the_painting_s_box(hundred: list[HorseImage]) -> None:
+    for painting in (result.painting for result in hundred):
+        outside = np.ones((SIZE[1], SIZE[0]), bool)
+        outside[painting.box] = False
+        assert not painting.seen[outside.repeat(FINE, axis=0).repeat(FINE, axis=1)].any()
+        assert not outside.all()
 
 
 def test_all_kinds_of_visibility_occur_in_sane_shares(hundred: list[HorseImage]) -> None:
@@ -303,6 +311,26 @@ def test_a_complete_folder_is_left_alone(tmp_path: Path) -> None:
     assert write_synthetic(tmp_path / "horses", 3, seed=1, size=(96, 96)) == path
     assert {file: file.stat().st_mtime_ns for file in path.parent.rglob("*")} == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["horses"]  # no temporary folder is left
+
+
+def test_the_files_do_not_depend_on_the_number_of_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, told = {}, {}
+    for workers in (1, 2):
+        monkeypatch.setattr(synthetic, "_workers", lambda n, workers=workers: workers)
+        told[workers] = []
+        path = write_synthetic(
+            tmp_path / str(workers), 18, 1, (96, 96), lambda done, n, calls=told[workers]: calls.append((done, n))
+        )
+        files = [path, *sorted(path.parent.rglob("*.jpg"))]
+        written[workers] = [(file.name, file.read_bytes()) for file in files]
+    assert len(written[1]) == 19
+    assert written[1] == written[2]
+    assert told[1] == told[2] == [(done, 18) for done in range(1, 19)]
+
+
+def test_few_pictures_are_not_worth_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 5}, raising=False)
+    assert [synthetic._workers(n) for n in (1, 199, 200, 1000)] == [0, 1, 2, 3]
 
 
 def test_a_half_written_folder_is_done_again(tmp_path: Path) -> None:

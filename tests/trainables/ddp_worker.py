@@ -1,6 +1,7 @@
 """One rank of a DDP trial without Ray: `python ddp_worker.py RANK WORLD PORT FOLDER CONFIG.yaml`. Run by test_ddp."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def main(rank: int, world: int, port: int, folder: Path, config: Path) -> None:
     if rank == 0:
         (folder / "losses.json").write_text(json.dumps(losses))
     if world > 1:
-        dist.destroy_process_group()
+        dist.barrier()
+        os._exit(0)  # gloo's threads now and then abort an interpreter that ends by itself
 
 
 if __name__ == "__main__":

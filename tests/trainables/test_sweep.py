@@ -1,0 +1,91 @@
+"""What a sweep decides before Ray starts: how trials share the machine, who owns the folder, what may have changed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from posesweep.errors import SweepError
+from posesweep.files import read_json, write_json
+from posesweep.search_spaces.space import read_sweep
+from posesweep.trainables.folder import lease, record_split, record_sweep, thin_checkpoints, trial_folder
+from posesweep.trainables.sweep import Slots, plan_slots
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = "name: s\ndata: {train: a.json}\nparameters: {lr0: {min: 1.0e-4, max: 1.0e-2, log: true}}\n"
+
+
+def sweep_of(tmp_path: Path, more: str = "", name: str = "s.yaml"):
+    (tmp_path / name).write_text(TEXT + more)
+    return read_sweep(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("resources", "cpus", "gpus", "expected"),
+    [
+        ("{}", 2, 0, Slots(1, 1, 0.0, 2)),  # one-thread trials on a CPU
+        ("{}", 16, 1, Slots(1, 4, 1.0, 1)),  # a GPU's batches are made by several threads
+        ("{}", 8, 4, Slots(1, 2, 1.0, 4)),
+        ("{gpus_per_worker: 0.5}", 16, 1, Slots(1, 4, 0.5, 2)),
+        ("{workers_per_trial: 2, cpus_per_worker: 1}", 5, 0, Slots(2, 1, 0.0, 2)),
+        ("{cpus_per_worker: 2, concurrent: 1}", 8, 0, Slots(1, 2, 0.0, 1)),
+    ],
+)
+def test_slots(tmp_path, resources, cpus, gpus, expected):
+    assert plan_slots(sweep_of(tmp_path, f"resources: {resources}\n"), cpus, gpus) == expected
+
+
+def test_a_trial_that_does_not_fit_is_refused_with_the_arithmetic(tmp_path):
+    sweep = sweep_of(tmp_path, "resources: {workers_per_trial: 4, gpus_per_worker: 1}\n")
+    with pytest.raises(SweepError, match="a trial of 4 workers .* needs 16 CPUs and 4 GPUs, but there are 64 and 2"):
+        plan_slots(sweep, 64, 2)
+    with pytest.raises(SweepError, match=r"resources.concurrent: 3 trials of 1 CPUs .* at most 2, or leave it auto"):
+        plan_slots(sweep_of(tmp_path, "resources: {concurrent: 3}\n"), 2, 0)
+
+
+def test_the_lease_is_given_back_by_the_death_of_its_holder(tmp_path):
+    code = (
+        "import time; from pathlib import Path; from posesweep.trainables.folder import lease\n"
+        f"with lease(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(SweepError, match=f"is in use by process {holder.pid}"), lease(tmp_path):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    with lease(tmp_path):
+        assert read_json(tmp_path / "lease.json")["pid"] != holder.pid
+
+
+def test_a_changed_sweep_is_refused_with_every_difference(tmp_path):
+    record_sweep(sweep_of(tmp_path), tmp_path / "runs")
+    record_sweep(sweep_of(tmp_path, "# a comment changes nothing\n"), tmp_path / "runs")
+    with pytest.raises(SweepError) as refused:
+        record_sweep(sweep_of(tmp_path, "fixed: {epochs: 7}\nsearch: {trials: 9}\n"), tmp_path / "runs")
+    assert "fixed.epochs" in str(refused.value)
+    assert "search.trials" in str(refused.value)
+    assert "--extend N" in str(refused.value)
+
+
+def test_changed_data_are_refused(tmp_path):
+    record_split(tmp_path, {"hash": "aaaa", "val": [1]})
+    record_split(tmp_path, {"hash": "aaaa", "val": [1]})
+    with pytest.raises(SweepError, match=r"the data changed since .* \(split aaaa, now bbbb\)"):
+        record_split(tmp_path, {"hash": "bbbb", "val": [2]})
+    assert read_json(tmp_path / "split.json")["hash"] == "aaaa"
+
+
+def test_only_weights_of_trials_that_are_not_kept_go(tmp_path):
+    for number in range(3):
+        for name in ("last", "best"):
+            write_json(trial_folder(tmp_path, number) / name / "state.json", {})
+        write_json(trial_folder(tmp_path, number) / "status.json", {})
+    thin_checkpoints(tmp_path, ended=[0, 1], keep=[1])
+    left = {f"{path.parent.parent.name}/{path.parent.name}" for path in tmp_path.rglob("state.json")}
+    assert left == {"0001/last", "0001/best", "0002/last", "0002/best"}
+    assert all((trial_folder(tmp_path, number) / "status.json").is_file() for number in range(3))
