@@ -63,7 +63,7 @@ class DataSpec(Block):
     split_seed: int = Field(default=0, ge=0)
     categories: list[str] | None = None
     box_margin: float = Field(
-        default=0.0, ge=0, description="a share added around the keypoints where a format has no boxes"
+        default=0.25, ge=0, description="a share added around the keypoints where a format has no boxes"
     )
     synthetic: SyntheticData | None = None
     split_hash: str | None = None

@@ -29,7 +29,7 @@ parameters: {lr0: {min: 1e-5, max: 1e-2}}
             "data.split_seed (line 1): 1.5 must be a whole number; the default is 0",
             (
                 "data.box_margin (line 1): -0.1 must be at least 0 (a share added around the keypoints where a "
-                "format has no boxes); the default is 0.0"
+                "format has no boxes); the default is 0.25"
             ),
             "data.trian (line 1): unknown key; did you mean 'train'?",
         ],
