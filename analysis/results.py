@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, UInt8
 
 from posesweep.datasets.skeleton import Skeleton
 from posesweep.errors import SweepError, did_you_mean
-from posesweep.files import read_json_lines, replacing
+from posesweep.files import read_json_lines, replacing, trial_folder
 
 PARAMS = "params/"  # columns of searched values carry this prefix: a search may well be over `epochs` or `seed`
 STATES = ("finished", "pruned", "diverged", "failed", "running", "unknown")
@@ -129,11 +129,6 @@ class SweepResults:
         """The trial's full config.yaml; {} where there is none."""
         value, _ = _read(trial_folder(self.folder, trial) / "config.yaml", yaml.safe_load)
         return value
-
-
-def trial_folder(folder: Path, trial: int) -> Path:
-    """Where the sweep in `folder` keeps one trial."""
-    return folder / "trials" / f"{trial:04d}"
 
 
 def read_sweep_folder(folder: Path) -> SweepResults:

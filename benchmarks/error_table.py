@@ -1,6 +1,6 @@
 """Bad input and the sentence it gets: a Markdown table, made by really giving it.
 
-    python benchmarks/error_table.py > docs/errors.md
+python benchmarks/error_table.py > docs/errors.md
 """
 
 import json
@@ -59,7 +59,9 @@ def sentence_of(call: Callable[[], Any], folder: Path) -> str:
     try:
         call()
     except PoseSweepError as error:
-        return str(error).replace(str(folder) + "/", "").replace(str(folder), ".").replace("\n", "<br>").replace("|", "/")
+        return (
+            str(error).replace(str(folder) + "/", "").replace(str(folder), ".").replace("\n", "<br>").replace("|", "/")
+        )
     raise AssertionError("this was to be refused")
 
 

@@ -53,3 +53,8 @@ def append_json_line(path: Path, row: dict[str, Any]) -> None:
 def read_json(path: Path) -> Any:
     """The JSON value in `path`."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def trial_folder(sweep_folder: Path, number: int) -> Path:
+    """Where a sweep keeps one trial."""
+    return sweep_folder / "trials" / f"{number:04d}"

@@ -11,13 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from posesweep.errors import SweepError
-from posesweep.files import read_json, write_json, write_text
+from posesweep.files import read_json, trial_folder, write_json, write_text
 from posesweep.search_spaces.space import Sweep, differences
-
-
-def trial_folder(folder: Path, number: int) -> Path:
-    """Where a trial of the sweep leaves its record."""
-    return folder / "trials" / f"{number:04d}"
 
 
 @contextmanager

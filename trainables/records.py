@@ -5,7 +5,8 @@ from typing import Any
 
 from ray import tune
 
-from posesweep.trainables.folder import thin_checkpoints, trial_folder
+from posesweep.files import trial_folder
+from posesweep.trainables.folder import thin_checkpoints
 from posesweep.trainables.progress import Progress
 from posesweep.trainables.search import Search
 from posesweep.trainables.status import write_status

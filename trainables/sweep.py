@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from posesweep.errors import PoseSweepError, SweepError
-from posesweep.files import read_json_lines, write_json, write_text
+from posesweep.files import read_json_lines, trial_folder, write_json, write_text
 from posesweep.search_spaces.space import Sweep, edges, space_json
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import begin_attempt, end_with, in_ray_train_worker, in_this_process
-from posesweep.trainables.folder import lease, record_split, record_sweep, trial_folder
+from posesweep.trainables.folder import lease, record_split, record_sweep
 from posesweep.trainables.progress import Board, Progress
 from posesweep.trainables.search import Search
 from posesweep.trainables.status import read_status, write_status

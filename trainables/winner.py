@@ -14,13 +14,12 @@ from posesweep.analysis.ranked import Standing, Standings, ranked
 from posesweep.analysis.report import build_report
 from posesweep.analysis.results import SweepResults, read_sweep_folder, write_results_csv
 from posesweep.errors import ConfigError, SweepError
-from posesweep.files import write_text
+from posesweep.files import trial_folder, write_text
 from posesweep.search_spaces.document import apply_overrides
 from posesweep.trainables.checkpoint import load_weights
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import Context, in_this_process
 from posesweep.trainables.debug import print_epoch
-from posesweep.trainables.folder import trial_folder
 from posesweep.trainables.progress import params_text
 from posesweep.trainables.tasks import build_task, make_config
 from posesweep.trainables.trial import run_trial, score_network

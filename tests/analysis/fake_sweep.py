@@ -12,8 +12,8 @@ import numpy as np
 import yaml
 
 from posesweep.analysis.keypoint_ap import Detections, Matches, Truth, keypoint_ap, match
-from posesweep.analysis.results import trial_folder
 from posesweep.datasets.skeleton import Skeleton
+from posesweep.files import trial_folder
 
 SIZE = (320, 240)  # width, height of a drawn image
 EPOCHS = 18

@@ -7,7 +7,8 @@ import pytest
 
 from posesweep.analysis.ranked import ranked
 from posesweep.analysis.ranking import TrialEvidence, rank
-from posesweep.analysis.results import read_sweep_folder, trial_folder
+from posesweep.analysis.results import read_sweep_folder
+from posesweep.files import trial_folder
 from tests.analysis.fake_sweep import TRIALS, write_fake_sweep
 
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from posesweep.analysis.report import build_report, duration, flattened, setting_text, signed
-from posesweep.analysis.results import trial_folder
 from posesweep.errors import SweepError
+from posesweep.files import trial_folder
 from tests.analysis.fake_sweep import TRIALS, FakeTrial, write_fake_sweep
 
 VOID = {"meta", "img", "br", "link", "use", "path"}

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from posesweep.analysis.results import PARAMS, moments, read_sweep_folder, trial_folder, write_results_csv
+from posesweep.analysis.results import PARAMS, moments, read_sweep_folder, write_results_csv
 from posesweep.errors import SweepError
+from posesweep.files import trial_folder
 from tests.analysis.fake_sweep import SKELETON, TRIALS, FakeTrial, write_fake_sweep
 
 

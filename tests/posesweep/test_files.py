@@ -10,9 +10,14 @@ from posesweep.files import append_json_line, read_json, read_json_lines, replac
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
     file = tmp_path / "a.json"
     write_json(file, {"a": 1})
-    with pytest.raises(RuntimeError), replacing(file) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def fail_midway():
+        with replacing(file) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_midway()
     assert read_json(file) == {"a": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from posesweep.errors import SweepError
-from posesweep.files import read_json, write_json
+from posesweep.files import read_json, trial_folder, write_json
 from posesweep.search_spaces.space import read_sweep
-from posesweep.trainables.folder import lease, record_split, record_sweep, thin_checkpoints, trial_folder
+from posesweep.trainables.folder import lease, record_split, record_sweep, thin_checkpoints
 from posesweep.trainables.sweep import Slots, plan_slots
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +38,7 @@ def test_slots(tmp_path, resources, cpus, gpus, expected):
 
 def test_a_trial_that_does_not_fit_is_refused_with_the_arithmetic(tmp_path):
     sweep = sweep_of(tmp_path, "resources: {workers_per_trial: 4, gpus_per_worker: 1}\n")
-    with pytest.raises(SweepError, match="a trial of 4 workers .* needs 16 CPUs and 4 GPUs, but there are 64 and 2"):
+    with pytest.raises(SweepError, match=r"a trial of 4 workers .* needs 16 CPUs and 4 GPUs, but there are 64 and 2"):
         plan_slots(sweep, 64, 2)
     with pytest.raises(SweepError, match=r"resources.concurrent: 3 trials of 1 CPUs .* at most 2, or leave it auto"):
         plan_slots(sweep_of(tmp_path, "resources: {concurrent: 3}\n"), 2, 0)
