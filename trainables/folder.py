@@ -39,13 +39,10 @@ def lease(folder: Path) -> Iterator[None]:
         yield
 
 
-def record_sweep(sweep: Sweep, folder: Path) -> None:
-    """Keep the sweep file in the folder. SweepError naming every difference when another one is there already."""
+def refuse_changes(sweep: Sweep, folder: Path) -> None:
+    """SweepError naming every difference when the folder holds a sweep that was started with another file."""
     record = folder / "sweep.yaml"
-    if not record.is_file():
-        write_text(record, sweep.text)
-        return
-    changed = differences(record.read_text(encoding="utf-8"), sweep.text)
+    changed = differences(record.read_text(encoding="utf-8"), sweep.text) if record.is_file() else []
     if changed:
         longer = any(line.startswith("search.trials") for line in changed)
         raise SweepError(
@@ -53,6 +50,12 @@ def record_sweep(sweep: Sweep, folder: Path) -> None:
             f"these back{' (more trials: --extend N)' if longer else ''}:\n"
             + "\n".join(f"  {line}" for line in changed)
         )
+
+
+def record_sweep(sweep: Sweep, folder: Path) -> None:
+    """Keep the sweep file in the folder, as it was when the sweep began."""
+    if not (folder / "sweep.yaml").is_file():
+        write_text(folder / "sweep.yaml", sweep.text)
 
 
 def record_split(folder: Path, record: dict) -> None:

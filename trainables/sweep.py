@@ -5,7 +5,9 @@ import os
 import shutil
 import socket
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +18,7 @@ from posesweep.files import read_json_lines, trial_folder, write_json, write_tex
 from posesweep.search_spaces.space import Sweep, edges, space_json
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import begin_attempt, end_with, in_ray_train_worker, in_this_process
-from posesweep.trainables.folder import lease, record_split, record_sweep
+from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes
 from posesweep.trainables.progress import Board, Progress
 from posesweep.trainables.search import Search
 from posesweep.trainables.status import read_status, write_status
@@ -51,18 +53,20 @@ def run_sweep(sweep: Sweep, folder: Path, extend: int = 0) -> None:
     the data cannot be used, KeyboardInterrupt after Ctrl-C (the same command then goes on).
     """
     with lease(folder):
-        record_sweep(sweep, folder)
+        refuse_changes(sweep, folder)
         slots = plan_slots(sweep, **machine())
-        base = prepare(sweep, folder, slots)
-        search = Search.open(sweep, folder)
-        if extend:
-            search.extend(extend)
-        catch_up(search, folder, sweep.metric.name)
-        print(opening_line(search, folder), flush=True)
-        if search.left:
-            progress = Progress(board_of(search, folder, slots))
-            with progress:
-                run_on_tune(sweep, search, folder, base, slots, progress)
+        with ray_beside(slots) as ray_is_up:
+            base = prepare(sweep, folder, slots)
+            record_sweep(sweep, folder)  # only now: a mistake in the data can be put right under the same name
+            search = Search.open(sweep, folder)
+            if extend:
+                search.extend(extend)
+            catch_up(search, folder, sweep.metric.name)
+            print(opening_line(search, folder), flush=True)
+            ray_is_up.result()
+            if search.left:
+                with Progress(board_of(search, folder, slots)) as progress:
+                    run_on_tune(sweep, search, folder, base, slots, progress)
 
 
 def prepare(sweep: Sweep, folder: Path, slots: Slots) -> dict[str, Any]:
@@ -193,11 +197,24 @@ def start_ray(cpus: float, gpus: float, dashboard: bool) -> None:
     )
 
 
+@contextmanager
+def ray_beside(slots: Slots) -> Iterator[Future[None]]:
+    """Ray, started while the caller does something else, and left at its end: at the interpreter's it takes a minute."""
+    import ray
+
+    with ThreadPoolExecutor(1) as aside:
+        started = aside.submit(start_ray, **machine(), dashboard=slots.workers > 1)
+        try:
+            yield started
+        finally:
+            wait([started])
+            ray.shutdown()
+
+
 def run_on_tune(
     sweep: Sweep, search: Search, folder: Path, base: dict[str, Any], slots: Slots, progress: Progress
 ) -> None:
     """Train everything the search still wants. Raises KeyboardInterrupt when Ctrl-C ended it early."""
-    start_ray(**machine(), dashboard=slots.workers > 1)
     from posesweep.trainables.records import Records
 
     driver = (os.getpid(), socket.gethostname())

@@ -9,7 +9,7 @@ import pytest
 from posesweep.errors import SweepError
 from posesweep.files import read_json, trial_folder, write_json
 from posesweep.search_spaces.space import read_sweep
-from posesweep.trainables.folder import lease, record_split, record_sweep, thin_checkpoints
+from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes, thin_checkpoints
 from posesweep.trainables.sweep import Slots, plan_slots
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,9 +64,9 @@ def test_the_lease_is_given_back_by_the_death_of_its_holder(tmp_path):
 
 def test_a_changed_sweep_is_refused_with_every_difference(tmp_path):
     record_sweep(sweep_of(tmp_path), tmp_path / "runs")
-    record_sweep(sweep_of(tmp_path, "# a comment changes nothing\n"), tmp_path / "runs")
+    refuse_changes(sweep_of(tmp_path, "# a comment changes nothing\n"), tmp_path / "runs")
     with pytest.raises(SweepError) as refused:
-        record_sweep(sweep_of(tmp_path, "fixed: {epochs: 7}\nsearch: {trials: 9}\n"), tmp_path / "runs")
+        refuse_changes(sweep_of(tmp_path, "fixed: {epochs: 7}\nsearch: {trials: 9}\n"), tmp_path / "runs")
     assert "fixed.epochs" in str(refused.value)
     assert "search.trials" in str(refused.value)
     assert "--extend N" in str(refused.value)
