@@ -30,7 +30,7 @@ EXAMPLES = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code: 0 done, 2 something for the user to put right, 130 interrupted."""
-    asked = parser().parse_args(arguments)
+    asked = _parse(arguments)
     try:
         asked.run(asked)
     except PoseSweepError as error:
@@ -40,6 +40,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("posesweep: interrupted; nothing is lost, the same command goes on", file=sys.stderr)
         return 130
     return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; settings (key=value) may also stand after options."""
+    top = parser()
+    asked, rest = top.parse_known_args(arguments)
+    if rest and (not hasattr(asked, "settings") or any(r.startswith("-") or "=" not in r for r in rest)):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        asked.settings = [*asked.settings, *rest]
+    return asked
+
+
+def _count(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' must be a whole number above 0")
+    return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,7 +76,9 @@ def parser() -> argparse.ArgumentParser:
     sweep.add_argument("settings", nargs="*", metavar="key=value", help="settings that replace those of the file")
     sweep.add_argument("--runs", type=Path, default=Path("runs"), help="where sweep folders are kept (default: runs)")
     sweep.add_argument("--debug", action="store_true", help="one short trial in this process, no Ray, little data")
-    sweep.add_argument("--extend", type=int, default=0, metavar="N", help="N more trials on a sweep that was started")
+    sweep.add_argument(
+        "--extend", type=_count, default=0, metavar="N", help="N more trials on a sweep that was started"
+    )
 
     report = _verb(verbs, "report", run_report, "rank a sweep again and rebuild its report.html and best.yaml")
     report.add_argument("folder", type=Path, help="a sweep folder, such as runs/demo")
@@ -67,9 +87,7 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("folder", type=Path, help="a sweep folder")
     export.add_argument("out", type=Path, help="where to put it")
     export.add_argument("--trial", type=int, help="another trial than the winner")
-    export.add_argument(
-        "--onnx", action="store_true", help="also model.onnx (needs the extra: pip install '.[export]')"
-    )
+    export.add_argument("--onnx", action="store_true", help="also model.onnx (pip install '.[export]')")
 
     train = _verb(verbs, "train", run_train, "train one config, such as best.yaml, in this process")
     train.add_argument("config", type=Path, help="best.yaml, or any trial's config.yaml")
@@ -107,7 +125,7 @@ def run_sweep(asked: argparse.Namespace) -> None:
     if asked.debug:
         from posesweep.trainables.debug import run_debug
 
-        run_debug(sweep, folder.with_name(f"{folder.name}-debug"))
+        run_debug(sweep, folder.with_name(f".{folder.name}-debug"))  # no sweep can have this name
         return
     from posesweep.trainables import sweep as sweeping
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from posesweep.errors import ConfigError
 from posesweep.files import read_json, write_json
@@ -99,6 +99,15 @@ def load_weights(path: Path) -> Weights:
         return load_file(path)
     except SafetensorError as error:
         raise ConfigError(f"weights: {path} is not a whole safetensors file ({error})") from error
+
+
+def take_weights(network: nn.Module, path: Path) -> None:
+    """Load a safetensors file into the network. ConfigError when it is not one, or of another network."""
+    try:
+        network.load_state_dict(load_weights(path))
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if len(str(error).splitlines()) > 1 else str(error)
+        raise ConfigError(f"weights: {path} is of another network or number of keypoints ({first})") from error
 
 
 def _replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:

@@ -76,6 +76,8 @@ class Board:
     def epoch(self, number: int, row: Row) -> None:
         """A trial finished an epoch; `row` may lack the metric and the times."""
         trial = self.trials[number]
+        if int(row["epoch"]) <= trial.epoch:
+            return  # told again by a trial that was resumed
         trial.epoch = int(row["epoch"])
         if "train_s" in row:
             self.epochs_timed += 1

@@ -6,6 +6,7 @@ from typing import Any
 from ray import tune
 
 from posesweep.files import trial_folder
+from posesweep.trainables.context import begin_attempt
 from posesweep.trainables.folder import thin_checkpoints
 from posesweep.trainables.progress import Progress
 from posesweep.trainables.search import Search
@@ -15,11 +16,12 @@ from posesweep.trainables.status import write_status
 class Records(tune.Callback):
     """Keeps the sweep folder and the live view in step with the search."""
 
-    def __init__(self, search: Search, folder: Path, progress: Progress, keep_best: int) -> None:
+    def __init__(self, search: Search, folder: Path, progress: Progress, keep_best: int, several_workers: bool) -> None:
         self.search = search
         self.folder = folder
         self.progress = progress
         self.keep_best = keep_best
+        self.several_workers = several_workers
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks for its own restore, which is never used: the sweep folder is the state
@@ -51,6 +53,8 @@ class Records(tune.Callback):
         state, reason = self.search.outcome(number)
         if state == "running":
             return  # interrupted: the next run takes it up
+        if self.several_workers:
+            begin_attempt(trial_folder(self.folder, number))  # fences workers that Ray has not stopped yet
         words = {"reason": reason} if reason else {}
         write_status(trial_folder(self.folder, number), state=state, **words)
         self.progress.ended(number, state, reason)

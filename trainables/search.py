@@ -34,6 +34,8 @@ from posesweep.trainables.stopping import Early, History, should_stop
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # one line per proposal and per result otherwise
 
+HOPELESS = 3  # this many failed trials and no other that ended: there is no sense in going on
+
 State = Literal["running", "finished", "pruned", "diverged", "failed"]
 
 
@@ -82,6 +84,12 @@ class Search:
         """How many trials are still to be run: those that have not ended and those that were not proposed yet."""
         trials = self._trials()
         return sum(not trial.state.is_finished() for trial in trials) + max(self.wanted - len(trials), 0)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether several trials have ended and every one of them failed: so will the others."""
+        counts = self.counts()
+        return counts["failed"] >= HOPELESS and counts["failed"] == sum(counts.values()) - counts["running"]
 
     def extend(self, trials: int) -> None:
         """Ask for `trials` more, on record."""

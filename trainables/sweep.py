@@ -13,14 +13,16 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from posesweep.errors import PoseSweepError, SweepError
-from posesweep.files import read_json_lines, trial_folder, write_json, write_text
+from posesweep.files import read_json, read_json_lines, trial_folder, write_json, write_text
 from posesweep.search_spaces.space import Sweep, edges, space_json
 from posesweep.trainables.config import TrialConfig
-from posesweep.trainables.context import begin_attempt, end_with, in_ray_train_worker, in_this_process
+from posesweep.trainables.context import SupersededError, begin_attempt, end_with, in_ray_train_worker, in_this_process
 from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes
 from posesweep.trainables.progress import Board, Progress
-from posesweep.trainables.search import Search
+from posesweep.trainables.search import Search, longest_training
 from posesweep.trainables.status import read_status, write_status
 from posesweep.trainables.tasks import find_task, make_config
 from posesweep.trainables.trial import DivergedError, run_trial
@@ -59,8 +61,7 @@ def run_sweep(sweep: Sweep, folder: Path, extend: int = 0) -> None:
             base = prepare(sweep, folder, slots)
             record_sweep(sweep, folder)  # only now: a mistake in the data can be put right under the same name
             search = Search.open(sweep, folder)
-            if extend:
-                search.extend(extend)
+            extend_by(search, extend)
             catch_up(search, folder, sweep.metric.name)
             print(opening_line(search, folder), flush=True)
             ray_is_up.result()
@@ -77,16 +78,29 @@ def prepare(sweep: Sweep, folder: Path, slots: Slots) -> dict[str, Any]:
         "metric": sweep.metric.model_dump(),
         "workers": slots.workers,
         "threads": max(1, slots.cpus),
+        "epochs": longest_training(sweep),
         **sweep.fixed,
     }
+    if base.get("weights") is not None:
+        base["weights"] = str(Path(base["weights"]).absolute())  # trials run in folders of their own
     prepared = find_task(sweep.task).prepare([make_config({**base, **values}) for values in edges(sweep)])
     for note in prepared.notes:
         print(f"note: {note}")
     record_split(folder, prepared.record)
     write_json(folder / "space.json", space_json(sweep))
-    base |= prepared.settings
-    base["epochs"] = make_config(base).epochs
-    return base
+    return {**base, **prepared.settings}
+
+
+def extend_by(search: Search, trials: int) -> None:
+    """Ask for so many more trials; an extension that was interrupted only goes on. SweepError where none are to be
+    had."""
+    if not trials or (search.proposals() and search.left):
+        return
+    if not search.proposals():
+        raise SweepError(f"{search.sweep.name} was never started, so there is nothing to extend; leave --extend out")
+    if search.sweep.search.method == "grid":
+        raise SweepError("a grid is complete and cannot be extended; widen it under another name:, or use method: tpe")
+    search.extend(trials)
 
 
 def machine() -> dict[str, float]:
@@ -97,8 +111,6 @@ def machine() -> dict[str, float]:
 
         resources = ray.cluster_resources()
         return {"cpus": resources.get("CPU", 0), "gpus": resources.get("GPU", 0)}
-    import torch
-
     return {"cpus": len(os.sched_getaffinity(0)), "gpus": torch.cuda.device_count()}
 
 
@@ -132,12 +144,17 @@ def plan_slots(sweep: Sweep, cpus: float, gpus: float) -> Slots:
 
 
 def catch_up(search: Search, folder: Path, metric: str) -> None:
-    """Tell the search what interrupted trials did that it had not heard when it died."""
+    """Tell the search what interrupted trials did that it had not heard when it died, and their folders how those
+    ended that it had ended."""
+    for number in search.ended():
+        state, reason = search.outcome(number)
+        if read_status(trial_folder(folder, number)).get("state") != state:
+            write_status(trial_folder(folder, number), state=state, **({"reason": reason} if reason else {}))
     for proposal in search.unfinished():
         rows = metrics_of(folder, proposal.number)
-        reason = search.catch_up(proposal.number, [(row["epoch"], row.get(metric)) for row in rows])
-        if reason is not None:
-            write_status(trial_folder(folder, proposal.number), state="pruned", reason=reason)
+        stopped = search.catch_up(proposal.number, [(row["epoch"], row.get(metric)) for row in rows])
+        if stopped is not None:
+            write_status(trial_folder(folder, proposal.number), state="pruned", reason=stopped)
 
 
 def opening_line(search: Search, folder: Path) -> str:
@@ -199,7 +216,7 @@ def start_ray(cpus: float, gpus: float, dashboard: bool) -> None:
 
 @contextmanager
 def ray_beside(slots: Slots) -> Iterator[Future[None]]:
-    """Ray, started while the caller does something else, and left at its end: at the interpreter's it takes a minute."""
+    """Ray, started while the caller does something else, left at its end: at the interpreter's it takes a minute."""
     import ray
 
     with ThreadPoolExecutor(1) as aside:
@@ -219,9 +236,15 @@ def run_on_tune(
 
     driver = (os.getpid(), socket.gethostname())
     trainable = partial(train_in_tune, base=base, folder=folder.resolve(), slots=slots, driver=driver)
-    records = Records(search, folder, progress, sweep.keep.checkpoints_of_top)
+    records = Records(search, folder, progress, sweep.keep.checkpoints_of_top, slots.workers > 1)
     fit(trainable, search, folder, slots, callbacks=[records], max_retries=sweep.failure.max_retries)
-    if search.unfinished():
+    if search.hopeless:
+        number = search.ended()[0]
+        raise SweepError(
+            f"every one of the first {len(search.ended())} trials failed; the reason of trial {number}: "
+            f"{search.outcome(number)[1]}; put it right, remove {folder} and start again"
+        )
+    if search.left:
         raise KeyboardInterrupt
 
 
@@ -291,18 +314,24 @@ def train_in_tune(
             run_trial(config, in_this_process(trial, lambda row: tune.report(report_of(row, metric))))
     except DivergedError as error:
         state, reason = "diverged", str(error)
-    except PoseSweepError as error:
-        state, reason = "failed", str(error)
-    except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":
-            state, reason = "failed", f"out of GPU memory at batch {config.batch}: lower batch, or raise accumulate"
-        else:
-            write_text(trial / "error.txt", traceback.format_exc())
-            raise
+    except SupersededError:
+        return
+    except (PoseSweepError, torch.cuda.OutOfMemoryError) as error:
+        state, reason = "failed", sentence_of(error, config)
+    except Exception:
+        write_text(trial / "error.txt", traceback.format_exc())
+        raise
     if state:
         write_status(trial, state=state, reason=reason)
     status = read_status(trial)
     tune.report({"epoch": status.get("epochs", 0), "state": status["state"], "reason": status["reason"]})
+
+
+def sentence_of(error: Exception, config: TrialConfig) -> str:
+    """What the user reads of an error that ends a trial for good."""
+    if isinstance(error, PoseSweepError):
+        return str(error)
+    return f"out of GPU memory at batch {config.batch}: lower batch, or raise accumulate"
 
 
 def report_of(row: dict[str, Any], metric: str) -> dict[str, Any]:
@@ -336,7 +365,12 @@ def run_in_ray_train(config: TrialConfig, folder: Path, slots: Slots) -> None:
             callbacks=[TuneReportCallback()],  # type: ignore[list-item]  # Ray's annotation is the older base class
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except Exception:
+        if (refused := folder / f"refused.{attempt}.json").is_file():
+            raise PoseSweepError(read_json(refused)["reason"]) from None
+        raise
 
 
 def train_in_ray_train_worker(values: dict[str, Any], folder: Path, attempt: int) -> None:
@@ -347,6 +381,6 @@ def train_in_ray_train_worker(values: dict[str, Any], folder: Path, attempt: int
         run_trial(config, context)
     except DivergedError:
         pass  # on every rank alike, and recorded
-    except PoseSweepError as error:
-        if context.is_main:
-            write_status(folder, state="failed", reason=str(error))
+    except (PoseSweepError, torch.cuda.OutOfMemoryError) as error:
+        write_json(folder / f"refused.{attempt}.json", {"reason": sentence_of(error, config)})
+        raise  # of one rank, perhaps: Ray must end the others, who would wait for it

@@ -1,5 +1,6 @@
 """run_trial: one training, from its config to its score, top to bottom."""
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -22,9 +23,9 @@ from posesweep.trainables.checkpoint import (
     Checkpoint,
     LoopState,
     load_checkpoint,
-    load_weights,
     save_best,
     save_checkpoint,
+    take_weights,
 )
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import Context, prepare_process
@@ -59,7 +60,7 @@ def run_trial(config: TrialConfig, context: Context) -> LoopState:
     # ------------------------------------------------------------------ model and optimizer
     network = task.model()
     if config.weights is not None:
-        network.load_state_dict(load_weights(Path(config.weights)))
+        take_weights(network, Path(config.weights))
     freeze_layers(network, config.freeze)
     network = network.to(context.device)
     if config.channels_last:
@@ -83,6 +84,8 @@ def run_trial(config: TrialConfig, context: Context) -> LoopState:
         _restore_metrics(loop, context.folder)
         write_status(context.folder, state="running", reason="", **_facts(training))
         writer = SummaryWriter(str(context.folder / "tensorboard"), purge_step=loop.epoch + 1)
+    for row in loop.rows[-1:]:
+        context.report(row)  # the search may not have heard of it; told twice, it changes nothing
 
     # ------------------------------------------------------------------ train, score, save, report
     try:
@@ -98,6 +101,7 @@ def run_trial(config: TrialConfig, context: Context) -> LoopState:
                 context.check_not_superseded()
                 save_epoch(training, loop, row, score)
                 append_json_line(context.folder / "metrics.jsonl", row)
+                context.check_not_superseded()
                 write_status(context.folder, state="running", **_outcome(loop))
                 _log(writer, row)
             context.report(row)
@@ -293,9 +297,8 @@ def _resume(training: Training) -> LoopState:
 
 def _restore_metrics(loop: LoopState, folder: Path) -> None:
     """Bring metrics.jsonl to exactly the epochs of the checkpoint: a kill may have fallen between the two."""
-    (folder / "metrics.jsonl").unlink(missing_ok=True)
-    for row in loop.rows:
-        append_json_line(folder / "metrics.jsonl", row)
+    lines = [json.dumps(row, allow_nan=False) + "\n" for row in loop.rows]
+    write_text(folder / "metrics.jsonl", "".join(lines))
 
 
 def _optimizer_settings(config: TrialConfig) -> OptimizerSettings:

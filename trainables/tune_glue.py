@@ -34,7 +34,9 @@ class StudySearcher(Searcher):
         self._interrupted = search.unfinished()
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's config, or FINISHED."""
+        """The next trial's config, or FINISHED: there are no more, or all have failed so far."""
+        if self.search.hopeless:
+            return Searcher.FINISHED
         proposal = self._interrupted.pop(0) if self._interrupted else self.search.next_trial()
         if proposal is None:
             return Searcher.FINISHED

@@ -16,13 +16,14 @@ from posesweep.analysis.results import SweepResults, read_sweep_folder, write_re
 from posesweep.errors import ConfigError, SweepError
 from posesweep.files import trial_folder, write_text
 from posesweep.search_spaces.document import apply_overrides
-from posesweep.trainables.checkpoint import load_weights
+from posesweep.trainables.checkpoint import take_weights
 from posesweep.trainables.config import TrialConfig
-from posesweep.trainables.context import Context, in_this_process
+from posesweep.trainables.context import Context, in_this_process, pick_device, prepare_process
 from posesweep.trainables.debug import print_epoch
 from posesweep.trainables.progress import params_text
-from posesweep.trainables.tasks import build_task, make_config
-from posesweep.trainables.trial import run_trial, score_network
+from posesweep.trainables.task import Task
+from posesweep.trainables.tasks import build_task, find_task, make_config
+from posesweep.trainables.trial import dump_config, run_trial, score_network
 
 PIPED_WIDTH = 140  # columns, where there is no terminal to ask
 
@@ -80,6 +81,7 @@ def best_yaml(results: SweepResults, table: Standings, trial: Standing) -> str:
     if trial.ap is not None:
         reached = f"AP {trial.ap.value:.4f}, 95 % interval {trial.ap.low:.4f} to {trial.ap.high:.4f}"
     tied = ", ".join(str(other.trial) for other in table.tied) if trial.rank == 1 else ""
+    exact = status["device"] == "cpu" and status["workers"] == 1
     ran_with = ", ".join(f"{name} {version}" for name, version in status["versions"].items())
     header = [
         f"The best of sweep '{results.name}': trial {trial.trial}" if trial.rank == 1 else f"Trial {trial.trial}",
@@ -87,7 +89,8 @@ def best_yaml(results: SweepResults, table: Standings, trial: Standing) -> str:
         *([f"tied with trials {tied}: the validation set cannot tell them apart"] if tied else []),
         f"validation split: {results.split['hash']}, {len(results.split['val'])} objects",
         f"ran on: {status['device']}, {status['threads']} threads, {ran_with}",
-        "train it again (bit for bit the same on the same machine): posesweep train best.yaml --out runs/again",
+        f"train it again{' (bit for bit the same on this machine)' if exact else ''}: "
+        "posesweep train best.yaml --out runs/again",
     ]
     return "".join(f"# {line}\n" for line in header) + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
 
@@ -131,7 +134,7 @@ def write_onnx(config: TrialConfig, weights: Path, path: Path) -> None:
         raise ConfigError("--onnx needs the extra packages: pip install 'posesweep[export]'") from error
     task = build_task(config)
     network = task.model().eval()
-    network.load_state_dict(load_weights(weights))
+    take_weights(network, weights)
     sample = task.datasets()[1].batch(torch.arange(1).numpy(), 0)
     height, width = sample["image"].shape[1:3]
     outputs = ["simcc_x", "simcc_y"] if isinstance(network(torch.zeros(1, 3, height, width)), tuple) else ["heatmaps"]
@@ -162,6 +165,9 @@ def read_config(path: Path, settings: list[str] | None = None) -> TrialConfig:
 def train_alone(path: Path, settings: list[str], out: Path) -> None:
     """Train one config in this process, into `out`; repeated, it goes on from the last epoch. Prints each epoch."""
     config = read_config(path, settings)
+    begun = out / "config.yaml"
+    if begun.is_file() and begun.read_text(encoding="utf-8") != dump_config(config):
+        raise ConfigError(f"{out} holds a training with other settings ({begun}); choose another --out, or remove it")
     loop = run_trial(config, in_this_process(out, print_epoch))
     best = f"{config.metric.name} {loop.best:.4f} at epoch {loop.best_epoch}" if loop.best is not None else "no score"
     print(f"{out}: trained {loop.epoch} epochs, best {best}; weights in {out / 'best'}")
@@ -176,26 +182,16 @@ def evaluate(folder: Path, data: Path | None, images: Path | None) -> None:
             raise SweepError(f"{folder} has no winner yet, so there is nothing to score")
         trial = trial_folder(folder, winner.trial)
     config = read_config(trial / "config.yaml")
-    weights = load_weights(trial / "best" / "weights.safetensors")
-    if data is not None:
-        config = _on_other_data(config, data, images)
-    score = score_weights(config, weights, trial)
-    for name, value in score.items():
+    weights = trial / "best" / "weights.safetensors"
+    task = build_task(config) if data is None else find_task(config.task).build_on(config, data, images)
+    for name, value in score_weights(task, config, weights).items():
         print(f"{name:>14} {value:.4f}")
 
 
-def score_weights(config: TrialConfig, weights: dict[str, torch.Tensor], folder: Path) -> dict[str, float]:
-    """The metrics of `weights` on the validation set of `config`."""
-    task = build_task(config)
-    _, val_set = task.datasets()
+def score_weights(task: Task, config: TrialConfig, weights: Path) -> dict[str, float]:
+    """The metrics of a weights file on the task's validation samples."""
+    prepare_process(config.threads, config.seed)
+    context = Context(weights.parent, lambda row: None, pick_device())
     network = task.model()
-    network.load_state_dict(weights)
-    context = Context(folder, lambda row: None, torch.device("cpu"))
-    return score_network(network, task, val_set, config, context).metrics
-
-
-def _on_other_data(config: TrialConfig, data: Path, images: Path | None) -> TrialConfig:
-    spec = {**config.data.model_dump(), "val": str(data), "split_hash": None}
-    if images is not None:
-        spec["images"] = str(images)
-    return make_config({**config.model_dump(), "data": spec})
+    take_weights(network, weights)
+    return score_network(network.to(context.device), task, task.datasets()[1], config, context).metrics

@@ -220,7 +220,7 @@ def test_debug_trains_without_ray(tmp_path):
     (tmp_path / "small.yaml").write_text(SWEEP)
     said = run(tmp_path, "small.yaml", "--debug").stdout
     assert "epoch 2: loss" in said
-    assert (tmp_path / "runs" / "small-debug" / "metrics.jsonl").is_file()
+    assert (tmp_path / "runs" / ".small-debug" / "metrics.jsonl").is_file()
     assert not (tmp_path / "runs" / "small").exists()
 
 

@@ -1,10 +1,11 @@
-"""One file per task; each has a `Config`, `mistakes(values)`, `prepare(config)` and `build(config) -> Task`.
+"""One file per task; each has a `Config`, `mistakes`, `prepare`, `build` and `build_on`: see TaskModule.
 
 A new task is a new file here: its name is the file's name.
 """
 
 import pkgutil
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from pydantic import ValidationError
@@ -27,6 +28,10 @@ class TaskModule(Protocol):
 
     def prepare(self, configs: list[Any]) -> Prepared:
         """Check the data and make what trials share, once, before the first."""
+        ...
+
+    def build_on(self, config: Any, annotations: Path, images: Path | None) -> Task:
+        """The task with another annotation file to validate on."""
         ...
 
     def build(self, config: Any) -> Task:

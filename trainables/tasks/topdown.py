@@ -17,11 +17,13 @@ from posesweep.analysis.keypoint_errors import KeypointErrors, error_metrics
 from posesweep.datasets.augment import Augmentation, margin_for, preset, widest
 from posesweep.datasets.crops import Crops, CropSpec, Progress, open_crops
 from posesweep.datasets.instances import Instances
-from posesweep.datasets.load import Data, DataRequest, SyntheticRequest, load_data
+from posesweep.datasets.load import Data, DataRequest, SyntheticRequest, load_data, read_annotations
+from posesweep.datasets.skeleton import load_skeleton
 from posesweep.datasets.split import image_groups, split_record
 from posesweep.datasets.topdown import TopDownSamples
 from posesweep.errors import ConfigError
 from posesweep.search_spaces.mistakes import Mistake
+from posesweep.trainables.checkpoint import load_weights
 from posesweep.trainables.codecs import Codec, HeatmapCodec, Outputs, SimCCCodec
 from posesweep.trainables.config import Settings, TrialConfig
 from posesweep.trainables.context import default_cache
@@ -90,11 +92,13 @@ def mistakes(config: Config) -> list[Mistake]:
 
 def prepare(configs: list[Config], progress: Progress | None = None) -> Prepared:
     """Read and check the data and build the crop stores of every config of a sweep, once, before its first trial."""
+    for path in sorted({config.weights for config in configs if config.weights is not None}):
+        load_weights(Path(path))
     data = load(configs[0])
     furthest = widest(augmentation(config) for config in configs)
     sizes = sorted({config.imgsz for config in configs})
     margins = np.array([margin_for(furthest, imgsz) for imgsz in sizes])
-    margin = (float(margins[:, 0].max()), float(margins[:, 1].max()))
+    margin = configs[0].crop_margin or (float(margins[:, 0].max()), float(margins[:, 1].max()))
     left_out: list[str] = []
     for imgsz in sizes:
         stores = open_stores(data, imgsz, margin, progress)
@@ -112,13 +116,27 @@ def build(config: Config) -> "TopDown":
     augment = augmentation(config)
     margin = config.crop_margin or margin_for(augment, config.imgsz)
     train_crops, val_crops = open_stores(data, config.imgsz, margin)
+    unread = np.unique(data.val.image_index[scored_rows(data.val)][~val_crops.usable])
     return TopDown(
         config=config,
         train=TopDownSamples(train_crops, data.train, config.imgsz, augment, config.seed),
         val=TopDownSamples(val_crops, scorable(data.val), config.imgsz, None, config.seed),
-        truth=data.val,
+        truth=data.val.take(~np.isin(data.val.image_index, unread)),  # an image left out is no miss
         codec=codec(config),
     )
+
+
+def build_on(config: Config, annotations: Path, images: Path | None) -> "TopDown":
+    """The task with the objects of another annotation file to validate on; nothing of the training data is read.
+
+    Raises DataError or ConfigError for what the user can put right.
+    """
+    request = DataRequest(train=annotations, images=images, box_margin=config.data.box_margin)
+    skeleton = load_skeleton(config.data.skeleton) if config.data.skeleton is not None else None
+    truth = read_annotations(annotations, request, skeleton)
+    crops = open_crops(scorable(truth), CropSpec(*config.imgsz), default_cache())
+    samples = TopDownSamples(crops, scorable(truth), config.imgsz)
+    return TopDown(config, train=samples, val=samples, truth=truth, codec=codec(config))
 
 
 @dataclass
