@@ -1,6 +1,7 @@
 """Real sweeps on Ray, as a user runs them: to the end, killed and repeated, extended, exported, retrained."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,9 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from posesweep.files import read_json, read_json_lines
+from posesweep.trainables.checkpoint import take_weights
+from posesweep.trainables.tasks import build_task
+from posesweep.trainables.winner import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = {"train_s", "val_s", "attempt"}
@@ -152,6 +157,43 @@ def test_eval_scores_the_winner_as_recorded(whole):
     said = posesweep(whole, "eval", str(sweep)).stdout
     best = min(read_json(t / "status.json")["best"] for t in (sweep / "trials").iterdir())
     assert f"NME {best:.4f}" in said
+
+
+def test_eval_scores_another_file(whole):
+    """The validation images as a file of their own give the same figures; nothing of the training data is read."""
+    split = read_json(whole / "runs" / "small" / "split.json")
+    images = Path(next(iter(split["images"].values()))).parent
+    val = next(path for path in images.parent.parent.glob("val/annotations.json"))
+    said = posesweep(whole, "eval", "runs/small", "--data", str(val)).stdout
+    assert said == posesweep(whole, "eval", "runs/small").stdout
+    missing = posesweep(whole, "eval", "runs/small", "--data", "nothing.json", expect=2).stderr
+    assert "nothing.json" in missing
+
+
+def test_another_training_in_the_same_folder_is_refused(whole):
+    refused = posesweep(whole, "train", "runs/small/best.yaml", "--out", "again", "epochs=9", expect=2).stderr
+    assert "again holds a training with other settings" in refused
+
+
+def test_an_extended_sweep_goes_on(whole, tmp_path):
+    shutil.copytree(whole / "runs", tmp_path / "runs")
+    (tmp_path / "small.yaml").write_text(SWEEP)
+    assert "small: 6 done, 1 to start" in run(tmp_path, "small.yaml", "--extend", "1").stdout
+    assert "small: 7 done, none to start" in run(tmp_path, "small.yaml").stdout
+
+
+def test_onnx_gives_what_torch_gives(whole):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    posesweep(whole, "export", "runs/small", "winner-onnx", "--onnx")
+    config = read_config(whole / "winner-onnx" / "best.yaml")
+    network = build_task(config).model().eval()
+    take_weights(network, whole / "winner-onnx" / "weights.safetensors")
+    images = torch.randn(3, 3, 64, 64)
+    session = onnxruntime.InferenceSession(whole / "winner-onnx" / "model.onnx", providers=["CPUExecutionProvider"])
+    ours = network(images)
+    theirs = session.run(None, {"images": images.numpy()})
+    for mine, their in zip(ours if isinstance(ours, tuple) else (ours,), theirs, strict=True):
+        np.testing.assert_allclose(their, mine.detach().numpy(), atol=1e-4)
 
 
 def test_export_copies_the_winner(whole):

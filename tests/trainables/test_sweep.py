@@ -10,7 +10,8 @@ from posesweep.errors import SweepError
 from posesweep.files import read_json, trial_folder, write_json
 from posesweep.search_spaces.space import read_sweep
 from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes, thin_checkpoints
-from posesweep.trainables.sweep import Slots, plan_slots
+from posesweep.trainables.search import Search
+from posesweep.trainables.sweep import Slots, catch_up, extend_by, plan_slots
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "name: s\ndata: {train: a.json}\nparameters: {lr0: {min: 1.0e-4, max: 1.0e-2, log: true}}\n"
@@ -42,6 +43,50 @@ def test_a_trial_that_does_not_fit_is_refused_with_the_arithmetic(tmp_path):
         plan_slots(sweep, 64, 2)
     with pytest.raises(SweepError, match=r"resources.concurrent: 3 trials of 1 CPUs .* at most 2, or leave it auto"):
         plan_slots(sweep_of(tmp_path, "resources: {concurrent: 3}\n"), 2, 0)
+
+
+def test_an_interrupted_extension_only_goes_on(tmp_path):
+    sweep = sweep_of(tmp_path, "search: {trials: 2}\n")
+    search = Search.open(sweep, tmp_path / "runs")
+    with pytest.raises(SweepError, match="was never started, so there is nothing to extend"):
+        extend_by(search, 3)
+    for _ in range(2):
+        search.fail(search.next_trial().number, "a reason")
+    extend_by(search, 3)
+    assert (search.wanted, search.left) == (5, 3)
+    extend_by(search, 3)  # the same command again, after Ctrl-C
+    assert search.wanted == 5
+
+
+def test_a_grid_cannot_be_extended(tmp_path):
+    text = TEXT.replace("lr0: {min: 1.0e-4, max: 1.0e-2, log: true}", "lr0: {values: [1.0e-3, 1.0e-2]}")
+    (tmp_path / "grid.yaml").write_text(text + "search: {method: grid}\n")
+    search = Search.open(read_sweep(tmp_path / "grid.yaml"), tmp_path / "runs")
+    while (proposal := search.next_trial()) is not None:
+        search.fail(proposal.number, "a reason")
+    with pytest.raises(SweepError, match="a grid is complete and cannot be extended"):
+        extend_by(search, 3)
+
+
+def test_a_sweep_whose_trials_all_fail_is_hopeless(tmp_path):
+    search = Search.open(sweep_of(tmp_path, "search: {trials: 9}\n"), tmp_path / "runs")
+    for expected in (False, False, True):
+        search.fail(search.next_trial().number, "a reason")
+        assert search.hopeless == expected
+    number = search.next_trial().number
+    search.report(number, 1, 0.5)
+    search.finish(number)
+    assert not search.hopeless
+
+
+def test_a_folder_hears_of_an_ending_that_only_the_journal_knows(tmp_path):
+    search = Search.open(sweep_of(tmp_path, "search: {trials: 2}\n"), tmp_path / "runs")
+    number = search.next_trial().number
+    write_json(trial_folder(tmp_path / "runs", number) / "status.json", {"state": "running"})
+    search.fail(number, "its process died")
+    catch_up(search, tmp_path / "runs", "val/AP")
+    status = read_json(trial_folder(tmp_path / "runs", number) / "status.json")
+    assert (status["state"], status["reason"]) == ("failed", "its process died")
 
 
 def test_the_lease_is_given_back_by_the_death_of_its_holder(tmp_path):
