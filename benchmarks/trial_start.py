@@ -56,8 +56,9 @@ def nested_worker() -> None:
 def time_ours(folder: Path) -> float:
     """Seconds per trial, through the very search and executor that sweeps use."""
     from posesweep.search_spaces.space import read_sweep
+    from posesweep.trainables.cluster import Slots
     from posesweep.trainables.search import Search
-    from posesweep.trainables.sweep import Slots, fit
+    from posesweep.trainables.sweep import fit
 
     file = folder / "trivial.yaml"
     file.write_text(SWEEP)

@@ -130,7 +130,6 @@ def run_sweep(asked: argparse.Namespace) -> None:
     from posesweep.trainables import sweep as sweeping
 
     sweeping.run_sweep(sweep, folder, asked.extend)
-    _finish(folder)
 
 
 def _read_sweep(file: str | None, settings: list[str]) -> "Sweep":
@@ -146,16 +145,11 @@ def _read_sweep(file: str | None, settings: list[str]) -> "Sweep":
     return sweep
 
 
-def _finish(folder: Path) -> None:
-    """Rank what the folder holds; write best.yaml, results.csv and report.html, and print the table."""
-    from posesweep.trainables.winner import conclude
-
-    conclude(folder)
-
-
 def run_report(asked: argparse.Namespace) -> None:
     """Rank again and rebuild the report."""
-    _finish(asked.folder)
+    from posesweep.trainables.winner import conclude
+
+    conclude(asked.folder)
 
 
 def run_export(asked: argparse.Namespace) -> None:

@@ -29,8 +29,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON to `path`, whole or not at all. NaN and infinity are refused (ValueError): not JSON."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    """Write `value` as JSON to `path`, whole or not at all."""
+    write_text(path, to_json(value))
+
+
+def to_json(value: Any) -> str:
+    """`value` as JSON. NaN and infinity are refused (ValueError): not JSON."""
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 def read_json_lines(path: Path, check: Callable[[dict[str, Any]], bool] = lambda row: True) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from posesweep.errors import ConfigError
-from posesweep.files import read_json, write_json
+from posesweep.files import read_json, to_json
 
 Weights = dict[str, Tensor]
 
@@ -55,7 +55,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         if checkpoint.ema is not None:
             save_weights(new / "ema.safetensors", checkpoint.ema)
         torch.save(checkpoint.tensors, new / "state.pt")
-        write_json(new / "state.json", asdict(checkpoint.loop))
+        (new / "state.json").write_text(to_json(asdict(checkpoint.loop)), encoding="utf-8")
 
     _replace_folder(folder, fill)
 
@@ -80,7 +80,7 @@ def save_best(folder: Path, weights: Weights, state: dict[str, Any], evidence: d
     def fill(new: Path) -> None:
         save_weights(new / "weights.safetensors", weights)
         np.savez_compressed(new / "evidence.npz", allow_pickle=False, **evidence)
-        write_json(new / "state.json", state)
+        (new / "state.json").write_text(to_json(state), encoding="utf-8")
 
     _replace_folder(folder, fill)
     (folder / "evidence.npz").replace(folder.parent / "evidence.npz")

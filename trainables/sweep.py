@@ -1,73 +1,49 @@
 """A sweep from start or restart to its report: prepare, propose and train on Ray Tune, rank, export."""
 
-import logging
 import os
 import shutil
 import socket
-import traceback
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache, partial
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from posesweep.errors import PoseSweepError, SweepError
-from posesweep.files import read_json, read_json_lines, trial_folder, write_json, write_text
+from posesweep.errors import SweepError
+from posesweep.files import read_json_lines, trial_folder, write_json
 from posesweep.search_spaces.space import Sweep, edges, space_json
-from posesweep.trainables.config import TrialConfig
-from posesweep.trainables.context import SupersededError, begin_attempt, end_with, in_ray_train_worker, in_this_process
+from posesweep.trainables.cluster import Slots, machine, plan_slots, ray_beside, trial_resources
 from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes
 from posesweep.trainables.progress import Board, Progress
 from posesweep.trainables.search import Search, longest_training
 from posesweep.trainables.status import read_status, write_status
 from posesweep.trainables.tasks import find_task, make_config
-from posesweep.trainables.trial import DivergedError, run_trial
-
-RAY_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own display; the old one is off with verbose=0
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the sweep folder is the record, not Tune's files
-    "TUNE_GLOBAL_CHECKPOINT_S": str(10**6),
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # reports of Ray Train workers would wait two seconds
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a thread less per Ray Train group
-}
-OBJECT_STORE_BYTES = 100 * 2**20  # trials exchange files and small reports only
-
-
-@dataclass(frozen=True)
-class Slots:
-    """What one trial holds, and how many run at a time."""
-
-    workers: int
-    cpus: int  # per worker
-    gpus: float  # per worker
-    concurrent: int
+from posesweep.trainables.worker import train_in_tune
 
 
 def run_sweep(sweep: Sweep, folder: Path, extend: int = 0) -> None:
-    """Start the sweep in `folder`, or go on where it was left; returns when every trial has ended.
+    """Start the sweep in `folder`, or go on where it was left; returns when every trial has ended and is ranked.
 
     Raises SweepError when the folder belongs to another sweep or process or the machine is too small, DataError when
     the data cannot be used, KeyboardInterrupt after Ctrl-C (the same command then goes on).
     """
-    with lease(folder):
+    with lease(folder), ThreadPoolExecutor(1) as aside:
         refuse_changes(sweep, folder)
         slots = plan_slots(sweep, **machine())
-        with ray_beside(slots) as ray_is_up:
+        with ray_beside(slots, aside) as ray_is_up:
             base = prepare(sweep, folder, slots)
             record_sweep(sweep, folder)  # only now: a mistake in the data can be put right under the same name
             search = Search.open(sweep, folder)
             extend_by(search, extend)
             catch_up(search, folder, sweep.metric.name)
             print(opening_line(search, folder), flush=True)
+            from posesweep.trainables.winner import conclude  # seconds of importing, which Ray needs to start, too
+
             ray_is_up.result()
             if search.left:
                 with Progress(board_of(search, folder, slots)) as progress:
                     run_on_tune(sweep, search, folder, base, slots, progress)
+        conclude(folder)  # while Ray leaves
 
 
 def prepare(sweep: Sweep, folder: Path, slots: Slots) -> dict[str, Any]:
@@ -101,46 +77,6 @@ def extend_by(search: Search, trials: int) -> None:
     if search.sweep.search.method == "grid":
         raise SweepError("a grid is complete and cannot be extended; widen it under another name:, or use method: tpe")
     search.extend(trials)
-
-
-def machine() -> dict[str, float]:
-    """CPUs and GPUs of the running Ray cluster when RAY_ADDRESS names one, else of this machine."""
-    if os.environ.get("RAY_ADDRESS"):
-        start_ray(0, 0, dashboard=False)
-        import ray
-
-        resources = ray.cluster_resources()
-        return {"cpus": resources.get("CPU", 0), "gpus": resources.get("GPU", 0)}
-    return {"cpus": len(os.sched_getaffinity(0)), "gpus": torch.cuda.device_count()}
-
-
-def plan_slots(sweep: Sweep, cpus: float, gpus: float) -> Slots:
-    """How trials share the machine. SweepError with the arithmetic when not even one fits."""
-    asked = sweep.resources
-    workers = asked.workers_per_trial
-    gpus_each = (1.0 if gpus else 0.0) if asked.gpus_per_worker == "auto" else float(asked.gpus_per_worker)
-    if asked.cpus_per_worker == "auto":
-        # on CPUs many one-thread trials beat few wide ones; a GPU wants its batches made by several threads
-        cpus_each = max(1, min(4, int(cpus * gpus_each // max(gpus, 1)))) if gpus_each else 1
-    else:
-        cpus_each = asked.cpus_per_worker
-    fitting = min(
-        cpus // (workers * cpus_each),
-        gpus // (workers * gpus_each) if gpus_each else float("inf"),
-    )
-    if fitting < 1:
-        raise SweepError(
-            f"resources: a trial of {workers} workers with {cpus_each} CPUs and {gpus_each:g} GPUs each needs "
-            f"{workers * cpus_each} CPUs and {workers * gpus_each:g} GPUs, but there are {cpus:g} and {gpus:g}; "
-            "lower workers_per_trial, cpus_per_worker or gpus_per_worker"
-        )
-    concurrent = int(fitting) if asked.concurrent == "auto" else asked.concurrent
-    if concurrent > fitting:
-        raise SweepError(
-            f"resources.concurrent: {concurrent} trials of {workers * cpus_each} CPUs and {workers * gpus_each:g} GPUs "
-            f"do not fit into {cpus:g} CPUs and {gpus:g} GPUs; at most {int(fitting)}, or leave it auto"
-        )
-    return Slots(workers, cpus_each, gpus_each, max(1, min(concurrent, sweep.search.trials)))
 
 
 def catch_up(search: Search, folder: Path, metric: str) -> None:
@@ -189,43 +125,6 @@ def board_of(search: Search, folder: Path, slots: Slots) -> Board:
 def metrics_of(folder: Path, number: int) -> list[dict[str, Any]]:
     """The epochs a trial has on record."""
     return read_json_lines(trial_folder(folder, number) / "metrics.jsonl")
-
-
-def start_ray(cpus: float, gpus: float, dashboard: bool) -> None:
-    """Join the cluster that RAY_ADDRESS names, else start Ray on this machine, on loopback."""
-    os.environ.update(RAY_SETTINGS)
-    import ray
-
-    if ray.is_initialized():
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
-        return
-    ray.init(
-        address="local",
-        num_cpus=int(cpus),
-        num_gpus=int(gpus),
-        include_dashboard=dashboard,
-        dashboard_host="127.0.0.1",
-        object_store_memory=OBJECT_STORE_BYTES,
-        _node_ip_address="127.0.0.1",
-        **quiet,
-    )
-
-
-@contextmanager
-def ray_beside(slots: Slots) -> Iterator[Future[None]]:
-    """Ray, started while the caller does something else, left at its end: at the interpreter's it takes a minute."""
-    import ray
-
-    with ThreadPoolExecutor(1) as aside:
-        started = aside.submit(start_ray, **machine(), dashboard=slots.workers > 1)
-        try:
-            yield started
-        finally:
-            wait([started])
-            ray.shutdown()
 
 
 def run_on_tune(
@@ -280,107 +179,3 @@ def fit(
     )
     tuner.fit()
     shutil.rmtree(folder / "ray", ignore_errors=True)  # Tune's own files, which nothing reads
-
-
-def trial_resources(slots: Slots) -> Any:
-    """What Tune reserves for a trial: its worker's share, or next to nothing for one whose workers Ray Train places.
-
-    A driver that held CPUs while its workers wait for theirs would be the classic deadlock.
-    """
-    from ray import tune
-
-    if slots.workers > 1:
-        return tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}])
-    return tune.PlacementGroupFactory([{"CPU": slots.cpus, "GPU": slots.gpus}])
-
-
-def train_in_tune(
-    proposal: dict[str, Any], base: dict[str, Any], folder: Path, slots: Slots, driver: tuple[int, str]
-) -> None:
-    """One trial, in a Tune actor. Reports each epoch, and at last how it ended.
-
-    What the user must put right ends the trial as failed, in words; anything else is raised, so that Tune tries again.
-    """
-    from ray import tune
-
-    _end_once_with(*driver)
-    trial, metric = trial_folder(folder, proposal["number"]), base["metric"]["name"]
-    state, reason = "", ""
-    try:
-        config = make_config({**base, **proposal["params"]})
-        if config.workers > 1:
-            run_in_ray_train(config, trial, slots)
-        else:
-            run_trial(config, in_this_process(trial, lambda row: tune.report(report_of(row, metric))))
-    except DivergedError as error:
-        state, reason = "diverged", str(error)
-    except SupersededError:
-        return
-    except (PoseSweepError, torch.cuda.OutOfMemoryError) as error:
-        state, reason = "failed", sentence_of(error, config)
-    except Exception:
-        write_text(trial / "error.txt", traceback.format_exc())
-        raise
-    if state:
-        write_status(trial, state=state, reason=reason)
-    status = read_status(trial)
-    tune.report({"epoch": status.get("epochs", 0), "state": status["state"], "reason": status["reason"]})
-
-
-def sentence_of(error: Exception, config: TrialConfig) -> str:
-    """What the user reads of an error that ends a trial for good."""
-    if isinstance(error, PoseSweepError):
-        return str(error)
-    return f"out of GPU memory at batch {config.batch}: lower batch, or raise accumulate"
-
-
-def report_of(row: dict[str, Any], metric: str) -> dict[str, Any]:
-    """A row of metrics.jsonl as the search hears of it."""
-    return {**row, "value": row.get(metric), "state": "running"}
-
-
-_end_once_with = cache(end_with)  # an actor is reused; one watching thread is enough
-
-
-def run_in_ray_train(config: TrialConfig, folder: Path, slots: Slots) -> None:
-    """One trial on several workers: a DDP group under Ray Train, reporting to the Tune trial this runs in."""
-    from ray.train import RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.tune.integration.ray_train import TuneReportCallback
-
-    folder.mkdir(parents=True, exist_ok=True)
-    attempt = begin_attempt(folder)
-    trainer = TorchTrainer(
-        partial(train_in_ray_train_worker, folder=folder, attempt=attempt),
-        train_loop_config=config.model_dump(),
-        torch_config=TorchConfig(),
-        scaling_config=ScalingConfig(
-            num_workers=config.workers,
-            use_gpu=slots.gpus > 0,
-            resources_per_worker={"CPU": slots.cpus, "GPU": slots.gpus},
-        ),
-        run_config=RunConfig(
-            name=f"attempt{attempt}",
-            storage_path=str(folder / "ray"),
-            callbacks=[TuneReportCallback()],  # type: ignore[list-item]  # Ray's annotation is the older base class
-        ),
-    )
-    try:
-        trainer.fit()
-    except Exception:
-        if (refused := folder / f"refused.{attempt}.json").is_file():
-            raise PoseSweepError(read_json(refused)["reason"]) from None
-        raise
-
-
-def train_in_ray_train_worker(values: dict[str, Any], folder: Path, attempt: int) -> None:
-    """One worker of a DDP trial. How the trial ended stands in status.json, which the first worker writes."""
-    config = make_config(values)
-    context = in_ray_train_worker(folder, attempt, partial(report_of, metric=config.metric.name))
-    try:
-        run_trial(config, context)
-    except DivergedError:
-        pass  # on every rank alike, and recorded
-    except (PoseSweepError, torch.cuda.OutOfMemoryError) as error:
-        write_json(folder / f"refused.{attempt}.json", {"reason": sentence_of(error, config)})
-        raise  # of one rank, perhaps: Ray must end the others, who would wait for it

@@ -9,9 +9,10 @@ import pytest
 from posesweep.errors import SweepError
 from posesweep.files import read_json, trial_folder, write_json
 from posesweep.search_spaces.space import read_sweep
+from posesweep.trainables.cluster import Slots, plan_slots
 from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes, thin_checkpoints
 from posesweep.trainables.search import Search
-from posesweep.trainables.sweep import Slots, catch_up, extend_by, plan_slots
+from posesweep.trainables.sweep import catch_up, extend_by
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "name: s\ndata: {train: a.json}\nparameters: {lr0: {min: 1.0e-4, max: 1.0e-2, log: true}}\n"
