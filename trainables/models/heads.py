@@ -1,15 +1,15 @@
-"""What turns a backbone's feature map into keypoints: heatmaps, or SimCC's two classifications."""
+"""What turns a feature map into keypoints: heatmaps, or SimCC's two classifications. RTMPose's head is in rtmcc.py."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 
 class HeatmapHead(nn.Module):
-    """One 1x1 convolution to a map per keypoint, as HRNet's (Sun et al., 2019)."""
+    """One convolution to a map per keypoint; 1x1 as HRNet's (Sun et al., 2019) unless `kernel` says otherwise."""
 
-    def __init__(self, in_channels: int, num_keypoints: int) -> None:
+    def __init__(self, in_channels: int, num_keypoints: int, kernel: int = 1) -> None:
         super().__init__()
-        self.maps = nn.Conv2d(in_channels, num_keypoints, 1)
+        self.maps = nn.Conv2d(in_channels, num_keypoints, kernel, padding=kernel // 2)
         nn.init.normal_(self.maps.weight, std=0.001)  # small, so that training starts from empty heatmaps
         nn.init.zeros_(self.maps.get_parameter("bias"))
 

@@ -5,9 +5,17 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from posesweep.errors import ConfigError
+from posesweep.trainables.models.plan import Plan, Settings
+from posesweep.trainables.models.pretrained import timm_network
 
-VARIANTS = ("hrnet_w18_small", "hrnet_w18", "hrnet_w32")
+VARIANTS: dict[str, Settings] = {
+    "hrnet_w18_small": {},
+    "hrnet_w18": {},
+    "hrnet_w32": {},
+    "hrnet_w40": {},
+    "hrnet_w44": {},
+    "hrnet_w48": {},
+}
 LAYERS = ("stem", "layer1", "stage2", "stage3", "stage4")
 STRIDE = 32  # the coarsest of the four branches; they are summed, so every one must divide evenly
 
@@ -40,19 +48,13 @@ class HRNet(nn.Module):
         return list(zip(LAYERS, modules, strict=True))
 
 
-def build(variant: str, pretrained: bool) -> HRNet:
-    """An HRNet; with `pretrained`, timm's ImageNet weights. Raises ConfigError when those cannot be fetched."""
-    import timm  # here, not above: the names of the networks are listed without it
+def plan(variant: str, settings: Settings) -> Plan:
+    """The same for every width."""
+    return Plan(LAYERS, STRIDE)
 
-    try:
-        # feature_location '': the branches themselves; the default adds a classifier's channel increase
-        trunk = timm.create_model(
-            variant, pretrained=pretrained, features_only=True, feature_location="", out_indices=(1,)
-        )
-    except OSError as error:  # what downloads raise: no network, no such file, a refused request
-        raise ConfigError(
-            f"pretrained: the ImageNet weights of {variant} are not on this machine and could not be downloaded "
-            f"({type(error).__name__}); set pretrained: false, or put the file in the Hugging Face cache (HF_HOME), "
-            "for instance by one run where there is a network"
-        ) from error
+
+def build(variant: str, settings: Settings, imgsz: tuple[int, int], pretrained: bool) -> HRNet:
+    """An HRNet; with `pretrained`, timm's ImageNet weights. Raises ConfigError when those cannot be fetched."""
+    # feature_location '': the branches themselves; the default adds a classifier's channel increase
+    trunk = timm_network(variant, pretrained, features_only=True, feature_location="", out_indices=(1,))
     return HRNet(trunk)

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from posesweep.errors import ConfigError
+from posesweep.trainables.models.plan import Plan, Settings
 
 WIDTHS = {"tiny": 16, "small": 32}  # channels at stride 4
-VARIANTS = tuple(WIDTHS)
+VARIANTS: dict[str, Settings] = {variant: {} for variant in WIDTHS}
 LAYERS = ("stem", "stage1", "stage2", "stage3", "merge")
 STRIDE = 16
 
@@ -60,7 +61,12 @@ class SmallNet(nn.Module):
         return [(name, [getattr(self, name)]) for name in LAYERS]
 
 
-def build(variant: str, pretrained: bool) -> SmallNet:
+def plan(variant: str, settings: Settings) -> Plan:
+    """The same for both widths."""
+    return Plan(LAYERS, STRIDE)
+
+
+def build(variant: str, settings: Settings, imgsz: tuple[int, int], pretrained: bool) -> SmallNet:
     """A network of random weights. Raises ConfigError when `pretrained`: there are no weights to have."""
     if pretrained:
         raise ConfigError(f"pretrained: there are no ImageNet weights of {variant}; set pretrained: false")
