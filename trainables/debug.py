@@ -19,6 +19,8 @@ def run_debug(sweep: Sweep, folder: Path) -> LoopState:
     """Train the sweep's baseline for two epochs on 64 objects, anew each time, in `folder`, printing each epoch."""
     values: dict[str, Any] = {"task": sweep.task, "data": sweep.data.model_dump(), **sweep.fixed, **sweep.baseline}
     values |= {"epochs": EPOCHS, "limit": OBJECTS, "threads": len(os.sched_getaffinity(0))}
+    if values.get("final_augment", "same") != "same":
+        values["final_epochs"] = 1
     config = make_config(values)
     shutil.rmtree(folder, ignore_errors=True)
     print(f"debug: the baseline of {sweep.name}, {EPOCHS} epochs on {OBJECTS} objects of each set, in {folder}")

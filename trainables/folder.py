@@ -72,5 +72,5 @@ def record_split(folder: Path, record: dict) -> None:
 def thin_checkpoints(folder: Path, ended: Collection[int], keep: Collection[int]) -> None:
     """Remove the weights of ended trials that are not to be kept; metrics, evidence and config stay."""
     for number in set(ended) - set(keep):
-        for checkpoint in ("last", "last.new", "last.old", "best", "best.new", "best.old"):
+        for checkpoint in ("last", "last.new", "last.old", "best", "best.new", "best.old", "top"):
             shutil.rmtree(trial_folder(folder, number) / checkpoint, ignore_errors=True)

@@ -67,6 +67,10 @@ class Task(Protocol):
         """The network, weights initialised; `model.layers()` states its order for layer-wise decay and freezing."""
         ...
 
+    def start(self, model: nn.Module) -> str:
+        """Put the config's `weights` into a new network; returns one line that says what became of them."""
+        ...
+
     def loss(self, model: nn.Module, batch: Batch) -> LossParts:
         """Calls `model` itself, because a DDP wrapper must see the forward pass."""
         ...

@@ -5,9 +5,9 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 import yaml
@@ -25,16 +25,26 @@ from posesweep.trainables.checkpoint import (
     load_checkpoint,
     save_best,
     save_checkpoint,
-    take_weights,
 )
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import Context, prepare_process
 from posesweep.trainables.ema import WeightAverage
-from posesweep.trainables.optim import OptimizerSettings, build_optimizer, freeze_layers, set_lr, train_mode
+from posesweep.trainables.models import set_grad_checkpointing
+from posesweep.trainables.optim import (
+    OptimizerSettings,
+    build_optimizer,
+    freeze_layers,
+    frozen_layers,
+    layer_names_of,
+    set_lr,
+    train_mode,
+)
+from posesweep.trainables.patience import end_of
 from posesweep.trainables.schedules import Schedule, lr_factor
 from posesweep.trainables.status import versions, write_status
 from posesweep.trainables.task import Arrays, Batch, Dataset, DivergedError, Score, Task
 from posesweep.trainables.tasks import build_task
+from posesweep.trainables.topk import best_epochs, keep_top
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,37 +69,21 @@ def run_trial(config: TrialConfig, context: Context) -> LoopState:
 
     # ------------------------------------------------------------------ model and optimizer
     network = task.model()
-    if config.weights is not None:
-        take_weights(network, Path(config.weights))
-    freeze_layers(network, config.freeze)
-    network = network.to(context.device)
-    if config.channels_last:
-        network = network.to(memory_format=torch.channels_last)
-    if context.world > 1 and config.sync_bn:
-        network = distributed.convert_sync_batchnorm(network)
-    training = Training(
-        config=config,
-        context=context,
-        task=task,
-        network=network,
-        model=DistributedDataParallel(network) if context.world > 1 else network,
-        optimizer=build_optimizer(network, _optimizer_settings(config)),
-        ema=WeightAverage(network, config.ema) if config.ema is not None else None,
-        precision=Precision.of(config.amp, context.device),
-    )
+    begun_from = task.start(network) if config.weights is not None else ""
+    training = prepare_training(config, context, task, network)
 
     # ------------------------------------------------------------------ resume
     loop = _resume(training)
     if context.is_main:
         _restore_metrics(loop, context.folder)
-        write_status(context.folder, state="running", reason="", **_facts(training))
+        write_status(context.folder, state="running", reason="", weights=begun_from, **_facts(training))
         writer = SummaryWriter(str(context.folder / "tensorboard"), purge_step=loop.epoch + 1)
     for row in loop.rows[-1:]:
         context.report(row)  # the search may not have heard of it; told twice, it changes nothing
 
     # ------------------------------------------------------------------ train, score, save, report
     try:
-        while loop.epoch < config.epochs:
+        while not (ending := distributed.from_rank_zero(end_of(config, loop.epoch, loop.rows))):
             row, seconds = timed(train_epoch, training, train_set, loop)
             loop.spend(row, "train_s", seconds)
             score = None
@@ -99,6 +93,8 @@ def run_trial(config: TrialConfig, context: Context) -> LoopState:
                 row |= {f"val/{name}": value for name, value in score.metrics.items()}
             if context.is_main:
                 context.check_not_superseded()
+                if config.keep_best > 1:
+                    keep_best_epochs(training, loop, row)
                 save_epoch(training, loop, row, score)
                 append_json_line(context.folder / "metrics.jsonl", row)
                 context.check_not_superseded()
@@ -109,11 +105,16 @@ def run_trial(config: TrialConfig, context: Context) -> LoopState:
         if context.is_main:
             write_status(context.folder, state="diverged", reason=str(diverged), **_outcome(loop))
         raise
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"batch: {config.batch} does not fit into the GPU's memory; `posesweep fit` finds the largest that does; "
+            "lower batch, raise accumulate, or set grad_checkpoint: true"
+        ) from error
     finally:
         if context.is_main:
             writer.close()
     if context.is_main:
-        write_status(context.folder, state="finished", reason=f"trained all {loop.epoch} epochs", **_outcome(loop))
+        write_status(context.folder, state="finished", reason=ending, **_outcome(loop))
     return loop
 
 
@@ -125,15 +126,45 @@ class Training:
     context: Context
     task: Task
     network: nn.Module  # the weights
-    model: nn.Module  # what is called in training: the network, or its DDP wrapper
+    model: nn.Module  # what is called in training: the network, or it in its compiled or DDP wrapper
     optimizer: torch.optim.Optimizer
     ema: WeightAverage | None
     precision: "Precision"
+    frozen: list[str]  # layers that stay as they are
 
     @property
     def scored_network(self) -> nn.Module:
         """The network that is validated and saved as the best: the averaged one where there is one."""
         return self.ema.model if self.ema is not None else self.network
+
+
+def prepare_training(config: TrialConfig, context: Context, task: Task, network: nn.Module) -> Training:
+    """Put a network that has its weights on the device, and everything that trains it around it.
+
+    Raises ConfigError for more frozen layers than there are, or a layer in `lr_mult` that the network does not have.
+    """
+    frozen = frozen_layers(layer_names_of(network), config.freeze, config.lr_mult)
+    freeze_layers(network, frozen)
+    network = network.to(context.device)
+    if config.channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    if context.world > 1 and config.sync_bn:
+        network = distributed.convert_sync_batchnorm(network)
+    if config.grad_checkpoint:
+        set_grad_checkpointing(network)
+    # a wrapper, not network.compile(): what is saved, averaged and scored stays the plain network
+    called = cast(nn.Module, torch.compile(network)) if config.compile else network
+    return Training(
+        config=config,
+        context=context,
+        task=task,
+        network=network,
+        model=DistributedDataParallel(called) if context.world > 1 else called,
+        optimizer=build_optimizer(network, _optimizer_settings(config)),
+        ema=WeightAverage(network, config.ema) if config.ema is not None else None,
+        precision=Precision.of(config.amp, context.device),
+        frozen=frozen,
+    )
 
 
 def train_epoch(training: Training, dataset: Dataset, loop: LoopState) -> dict[str, Any]:
@@ -146,7 +177,7 @@ def train_epoch(training: Training, dataset: Dataset, loop: LoopState) -> dict[s
         len(dataset), loop.epoch, config.seed, config.batch // context.world, context.rank, context.world
     )
     schedule = _schedule(config, len(orders))
-    train_mode(training.network, config.freeze)
+    train_mode(training.network, training.frozen)
     sums: dict[str, Tensor] = {}
     unchecked: list[Tensor] = []
     for arrays in batches(dataset, orders, loop.epoch, config.threads):
@@ -230,6 +261,13 @@ def save_epoch(training: Training, loop: LoopState, row: dict[str, Any], score: 
     save_checkpoint(folder / "last", Checkpoint(loop, training.network.state_dict(), ema, tensors))
 
 
+def keep_best_epochs(training: Training, loop: LoopState, row: dict[str, Any]) -> None:
+    """Bring top/ up to date with the epoch of `row`, before `last/` has it: a kill between the two repeats it."""
+    config = training.config
+    epochs = best_epochs([*loop.rows, row], config.metric, config.keep_best)
+    keep_top(training.context.folder / "top", epochs, row, training.scored_network.state_dict())
+
+
 @dataclass(frozen=True)
 class Precision:
     """Number format of the forward pass, and the gradient scaler that fp16 needs."""
@@ -302,14 +340,15 @@ def _restore_metrics(loop: LoopState, folder: Path) -> None:
 
 
 def _optimizer_settings(config: TrialConfig) -> OptimizerSettings:
-    names = ("lr0", "weight_decay", "head_lr_mult", "layer_decay", "momentum", "nesterov")
+    names = [field.name for field in fields(OptimizerSettings) if field.name != "name"]
     given = {name: value for name in names if (value := getattr(config, name)) is not None}
     return OptimizerSettings(config.optimizer, **given)
 
 
 def _schedule(config: TrialConfig, steps_per_epoch: int) -> Schedule:
     settings = {name: getattr(config, name) for name in config.CHOICES["schedule"][config.schedule]}
-    return Schedule(config.epochs, steps_per_epoch, config.warmup, config.schedule, **settings)
+    settings["warmup"] = config.warmup or 0.0  # null where the schedule has none, or one in steps
+    return Schedule(config.epochs, steps_per_epoch, kind=config.schedule, **settings)
 
 
 def _check_finite(losses: list[Tensor], steps_done: int, device: torch.device) -> None:

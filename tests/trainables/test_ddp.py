@@ -52,7 +52,16 @@ def data() -> dict:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"optimizer": "sgd", "lr0": 1e-2}, {"optimizer": "sgd", "accumulate": 2}], ids=str
+    "settings",
+    [
+        {"optimizer": "sgd", "lr0": 1e-2},
+        {"optimizer": "sgd", "accumulate": 2},
+        pytest.param(
+            {"optimizer": "sgd", "lr0": 1e-2, "loss": "mse + 0.01 wing", "loss_balance": "learned"},
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=str,
 )
 def test_two_workers_with_half_the_batch_equal_one(tmp_path, data, settings):
     one = train(tmp_path / "one", data, 1, **settings)

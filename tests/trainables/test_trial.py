@@ -13,7 +13,7 @@ from posesweep.files import read_json, read_json_lines
 from posesweep.trainables.checkpoint import load_weights
 from posesweep.trainables.context import SupersededError, begin_attempt, in_this_process
 from posesweep.trainables.task import DivergedError
-from posesweep.trainables.tasks import make_config
+from posesweep.trainables.tasks import build_task, make_config
 from posesweep.trainables.trial import run_trial
 
 TIMES = {"train_s", "val_s", "attempt"}
@@ -187,3 +187,135 @@ def test_training_starts_over_in_an_empty_folder(whole, horses, tmp_path):
     shutil.rmtree(tmp_path / "copy" / "last")
     train(config_of(horses), tmp_path / "copy")
     assert metrics(tmp_path / "copy") == metrics(whole)
+
+
+# ---------------------------------------------------------------------------------- schedules, freezing, endings
+
+
+def go_on_after(epoch, config, folder):
+    """Train, die after `epoch`, go on."""
+    with pytest.raises(KilledError):
+        train(config, folder, kill_after(epoch))
+    return train(config, folder)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"schedule": "flat_cosine", "warmup_steps": 3, "warmup_start": 0.001},
+        {"schedule": "cosine_restarts", "cycle_epochs": 1.5, "optimizer": "lion", "lr0": 2e-4},
+        {"schedule": "one_cycle", "optimizer": "sgd"},
+        {"schedule": "multistep", "milestones": [0.5], "optimizer": "adan"},
+        {"schedule": "constant", "final_augment": "none", "final_epochs": 1, "lr_mult": {"stem": 0.0}},
+        {"grad_checkpoint": True, "optimizer": "lamb", "keep_best": 2},
+    ],
+    ids=lambda settings: next(iter(settings.values())),
+)
+def test_goes_on_bit_for_bit_with_each_schedule(horses, tmp_path, settings):
+    config = config_of(horses, **{"epochs": 3, "val_every": 3, "ema": None, **settings})
+    train(config, tmp_path / "whole")
+    go_on_after(2, config, tmp_path / "cut")
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
+    for name, tensor in load_weights(tmp_path / "whole" / "last" / "weights.safetensors").items():
+        assert torch.equal(tensor, load_weights(tmp_path / "cut" / "last" / "weights.safetensors")[name]), name
+
+
+def test_the_learning_rates_of_a_training_by_hand(horses, tmp_path):
+    """3 epochs of 4 steps: a warm-up of 2, then flat until half (step 6), then down; the row has the last step's."""
+    config = config_of(horses, epochs=3, schedule="flat_cosine", warmup_steps=2, lr0=1e-3, val_every=3)
+    train(config, tmp_path)
+    halfway = 1e-3 * (0.05 + 0.95 * (1 + np.cos(np.pi * 1 / 5)) / 2)  # step 7: one fifth from step 6 to step 11
+    assert [row["lr"] for row in metrics(tmp_path)] == pytest.approx([1e-3, halfway, 5e-5])
+
+
+def test_layers_with_factor_zero_stay_bit_for_bit_in_a_training(whole, horses, tmp_path):
+    start = whole / "best" / "weights.safetensors"
+    config = config_of(horses, weights=str(start), lr_mult={"stem": 0.0, "stage2": 0.0, "stage3": 0.1}, epochs=1)
+    train(config, tmp_path)
+    before, after = load_weights(start), load_weights(tmp_path / "last" / "weights.safetensors")
+    still = ("backbone.stem", "backbone.stage2")
+    assert any(name.startswith(still) and "running_var" in name for name in before)
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]) == name.startswith(still), name
+
+
+def test_weaker_augmentation_in_the_last_epochs(horses, tmp_path):
+    """The last epoch sees the plain pictures: its samples are those of a training without any augmentation."""
+    one, two, plain = (
+        build_task(config_of(horses, epochs=3, crop_margin=[1.5, 1.5], **settings)).datasets()[0]
+        for settings in ({}, {"final_augment": "none", "final_epochs": 1}, {"augment": "none"})
+    )
+    positions = np.arange(4)
+    images = {epoch: two.batch(positions, epoch)["image"] for epoch in range(3)}
+    assert np.array_equal(images[1], one.batch(positions, 1)["image"])
+    assert np.array_equal(images[2], plain.batch(positions, 2)["image"])
+    assert not np.array_equal(images[2], one.batch(positions, 2)["image"])
+    assert np.array_equal(two.ids, one.ids)
+    assert len(two) == len(one)
+
+
+def test_a_crop_is_wide_enough_for_both_stages(horses):
+    from posesweep.trainables.tasks.topdown import prepare
+
+    strong_at_last = config_of(horses, augment="none", final_augment="aggressive", final_epochs=1)
+    strong_at_first = config_of(horses, augment="aggressive", final_augment="none", final_epochs=1)
+    weak = config_of(horses, augment="none")
+    margins = [prepare([config]).settings["crop_margin"] for config in (strong_at_last, strong_at_first, weak)]
+    assert margins[0] == margins[1] > margins[2] == (1.0, 1.0)
+
+
+def test_stops_early_at_the_same_epoch_when_cut(horses, tmp_path):
+    """A learning rate of next to nothing improves nothing: the first validation counts, the next two do not."""
+    config = config_of(horses, epochs=9, patience=2, lr0=1e-12, ema=None)
+    train(config, tmp_path / "whole")
+    status = read_json(tmp_path / "whole" / "status.json")
+    words = "stopped early after epoch 3: val/AP (smoothed) has not risen for 2 validations"
+    assert (status["state"], status["reason"], status["epochs"]) == ("finished", words, 3)
+    go_on_after(2, config, tmp_path / "cut")
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
+    assert read_json(tmp_path / "cut" / "status.json")["reason"] == words
+    train(config, tmp_path / "cut")  # and once it has ended, it does not begin again
+    assert len(metrics(tmp_path / "cut")) == 3
+
+
+def test_the_best_epochs_are_kept_however_often_it_is_cut(horses, tmp_path):
+    config = config_of(horses, keep_best=2)
+    go_on_after(1, config, tmp_path)
+    ranked = sorted((-row["val/AP"], row["epoch"]) for row in metrics(tmp_path))
+    best_two = sorted(f"{epoch:04d}" for _, epoch in ranked[:2])
+    assert sorted(path.name for path in (tmp_path / "top").iterdir()) == best_two
+    best = load_weights(tmp_path / "best" / "weights.safetensors")
+    top = load_weights(tmp_path / "top" / f"{ranked[0][1]:04d}" / "weights.safetensors")
+    assert all(torch.equal(best[name], top[name]) for name in best)
+
+
+def test_a_batch_that_does_not_fit_names_the_way_out(horses, tmp_path, monkeypatch):
+    def too_large(training, arrays):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr("posesweep.trainables.trial.train_step", too_large)
+    with pytest.raises(ConfigError, match="batch: 8 does not fit into the GPU's memory; `posesweep fit` finds the"):
+        train(config_of(horses), tmp_path)
+
+
+def test_recomputing_activations_changes_no_bit(horses, tmp_path):
+    for checkpointed in (False, True):
+        folder = tmp_path / str(checkpointed)
+        train(config_of(horses, grad_checkpoint=checkpointed, epochs=1, ema=None), folder)
+    usual, saving = (load_weights(tmp_path / name / "last" / "weights.safetensors") for name in ("False", "True"))
+    assert usual.keys() == saving.keys()
+    assert all(torch.equal(usual[name], saving[name]) for name in usual)
+
+
+@pytest.mark.slow
+def test_a_compiled_training_leaves_the_same_files(horses, tmp_path):
+    """pytest tests/trainables/test_trial.py -m slow -k compiled; a minute or two, and needs a C++ compiler."""
+    for compiled in (False, True):
+        train(config_of(horses, compile=compiled, epochs=1), tmp_path / str(compiled))
+    usual, compiled = (metrics(tmp_path / name)[0]["loss"] for name in ("False", "True"))
+    assert compiled == pytest.approx(usual, rel=1e-4)
+    for file in ("last/weights.safetensors", "last/ema.safetensors", "best/weights.safetensors"):
+        usual, compiled = (load_weights(tmp_path / name / file) for name in ("False", "True"))
+        assert usual.keys() == compiled.keys()
+    train(config_of(horses, compile=False, epochs=2), tmp_path / "True")  # a checkpoint of one is one of the other
+    assert len(metrics(tmp_path / "True")) == 2
