@@ -37,7 +37,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PoseSweep needs Python 3.11 or newer; say make PYTHON=python3.11")'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,export,dashboard]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,export,formats,dashboard]'
 	touch $@
 
 clean:

@@ -1,6 +1,5 @@
-"""COCO keypoint files: images, annotations, categories."""
+"""COCO keypoint files (images, annotations, categories), those of AP-10K, AnimalPose and Horse-10, and whole bodies."""
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -10,8 +9,11 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from posesweep.datasets import wholebody
 from posesweep.datasets.boxes import FILLED, areas_of, box_around
-from posesweep.datasets.images import PROBED, inside, without_missing
+from posesweep.datasets.documents import read_json
+from posesweep.datasets.headers import upright
+from posesweep.datasets.images import folder_beside, inside, without_missing
 from posesweep.datasets.instances import Instances
 from posesweep.datasets.mistakes import Mistakes
 from posesweep.datasets.skeleton import DEFAULT_NOTE, Skeleton, skeleton_from_coco_category
@@ -19,6 +21,8 @@ from posesweep.errors import DataError, did_you_mean
 
 VISIBILITIES = frozenset((0.0, 1.0, 2.0))
 KEYS = ("images", "annotations", "categories")
+NUMBERS = frozenset((int, float, type(None)))  # what JSON gives for numbers; None stands where nothing is labelled
+NOT_FIELDS = frozenset(("id", "file_name", "width", "height", "license", "date_captured", "coco_url", "flickr_url"))
 MARGIN_WITHOUT_BOX = 0.25  # of the longer side, around the keypoints of an annotation without a box
 
 
@@ -31,6 +35,7 @@ class _Annotation(NamedTuple):
     visibility: UInt8[np.ndarray, "K"]
     area: float
     crowd: bool
+    identity: str
 
 
 def read_coco(
@@ -43,18 +48,27 @@ def read_coco(
 
     `images` None is the file's own folder, or `images` in it where the file names start there. `skeleton` None takes
     the file's own; `categories` are names, None is every category with keypoints. Rows are in the order of their ids
-    and only images that hold one are listed, so the order within the file means nothing. A missing box is drawn around
-    the labelled keypoints, a missing or zero area is 0.53 of the box; images that are not there are left out; each is
-    said once in `notes`. Annotations without a labelled keypoint stay, with visibility 0: evaluation ignores them,
-    training has to leave them out.
-    DataError: everything else that is wrong, the first ten mistakes of the file at once."""
+    and only images that hold one are listed, so the order within the file means nothing. An image's `group` names its
+    video or the like, an annotation's `identity` its individual. A missing box is drawn around the labelled keypoints,
+    a missing or zero area is 0.53 of the box; images that are not there are left out; each is said once in `notes`.
+    Annotations without a labelled keypoint stay, with visibility 0: evaluation ignores them, training has to leave
+    them out. Coordinates of images that EXIF turns are turned along where `width` and `height` show that they were not
+    (see `headers`). Of COCO-WholeBody files the skeleton chooses: coco_wholebody133, coco17, or any other whose names
+    are among its 133, takes those keypoints.
+    DataError: everything else that is wrong, the first ten mistakes of the file at once; detections with scores."""
     document = _load(json_path)
     chosen, declared = _choose_categories(document["categories"], categories, json_path)
-    skeleton, notes = _agree_on_skeleton(list(chosen.values()), skeleton, json_path)
+    whole = _choose_of_whole_body(document["annotations"], list(chosen.values()), skeleton)
+    notes: list[str] = []
+    if whole:
+        skeleton = whole
+    else:
+        skeleton, notes = _agree_on_skeleton(list(chosen.values()), skeleton, json_path)
+        notes += [MORE_PARTS] if wholebody.in_parts(document["annotations"]) else []
     images = images or _folder_beside(json_path, document["images"])
     mistakes = Mistakes(json_path)
     files = _image_files(document["images"], images, mistakes)
-    reader = _Reader(skeleton, files.keys(), chosen.keys(), declared)
+    reader = _Reader(skeleton, files.keys(), chosen.keys(), declared, whole_body=whole is not None)
     rows = reader.read(document["annotations"], mistakes)
     mistakes.raise_any()
     if not any(row.visibility.any() for row in rows):
@@ -63,6 +77,12 @@ def read_coco(
         )
     instances = _as_instances(rows, files, skeleton, chosen)
     instances = replace(instances, notes=tuple(f"{json_path.name}: {note}" for note in (*notes, *reader.notes())))
+    entries = {entry["id"]: entry for entry in document["images"]}
+    entries_in_order = [entries[i] for i in instances.image_ids.tolist()]
+    fields = _fields(entries_in_order)
+    groups = tuple(str(group or "") for group in fields.pop("group", instances.image_groups))
+    instances = replace(instances, image_fields=fields, image_groups=groups)
+    instances = upright(instances, [_size(entry) for entry in entries_in_order])
     return without_missing(instances, images, json_path)
 
 
@@ -70,19 +90,37 @@ def read_coco(
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; data.train and data.val name the annotations") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: is not text, so not JSON; data.train and data.val name the annotations") from None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}: {error.msg}"
-        raise DataError(f"{path}: is not whole JSON ({where}); was it cut off? write or copy it again") from None
+    document = read_json(path)
+    if isinstance(document, list) and document and isinstance(document[0], dict) and "score" in document[0]:
+        raise DataError(
+            f"{path}: is a list of detections with scores, as detectors write, not annotations; "
+            "give the file with images, annotations and categories"
+        )
     missing = [key for key in KEYS if not isinstance(document, dict) or not isinstance(document.get(key), list)]
     if missing:
         raise DataError(f"{path}: is not a COCO keypoint file, it has no list of {' and no list of '.join(missing)}")
     return document
+
+
+def _choose_of_whole_body(
+    annotations: Sequence[Any], categories: Sequence[dict[str, Any]], skeleton: Skeleton | None
+) -> Skeleton | None:
+    """The skeleton by which keypoints are taken out of COCO-WholeBody's; None in every other file.
+
+    Without a skeleton, a file with 133 flat keypoints gives all of them, one with parts under keys of their own the
+    body that its category names."""
+    named = [category["keypoints"] for category in categories if isinstance(category.get("keypoints"), list)]
+    own = any(len(names) == wholebody.TOTAL and tuple(names) != wholebody.whole().keypoints for names in named)
+    if own or (skeleton is not None and not wholebody.fits(skeleton)):
+        return None
+    if wholebody.flat(annotations):
+        return skeleton or wholebody.whole()
+    return skeleton if wholebody.in_parts(annotations) else None
+
+
+MORE_PARTS = (
+    f"holds feet, faces and hands too; data.skeleton: {wholebody.NAME} reads all, one with some of its names a part"
+)
 
 
 def _choose_categories(
@@ -157,9 +195,19 @@ def _compare_names(names: Sequence[Any], skeleton: Skeleton) -> list[str]:
 
 
 def _folder_beside(path: Path, entries: Sequence[Any]) -> Path:
-    names = [str(entry.get("file_name")) for entry in entries[:PROBED] if isinstance(entry, dict)]
-    below = path.parent / "images"
-    return below if any((below / name).is_file() for name in names) else path.parent
+    return folder_beside(path, [str(entry.get("file_name")) for entry in entries if isinstance(entry, dict)])
+
+
+def _size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
+    width, height = entry.get("width"), entry.get("height")
+    return (width, height) if isinstance(width, int) and isinstance(height, int) else None
+
+
+def _fields(entries: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
+    """What else the file says of its images: video, background and the like; only single values."""
+    keys = dict.fromkeys(key for entry in entries for key in entry if key not in NOT_FIELDS)
+    columns = {str(key): tuple(entry.get(key) for entry in entries) for key in keys}
+    return {k: v for k, v in columns.items() if all(isinstance(x, str | int | float | None) for x in v)}
 
 
 def _image_files(entries: Iterable[Any], folder: Path, mistakes: Mistakes) -> dict[int, Path]:
@@ -199,9 +247,15 @@ class _Reader:
     """Checks annotations one by one and counts what it had to derive or leave out."""
 
     def __init__(
-        self, skeleton: Skeleton, image_ids: Collection[int], chosen: Collection[int], declared: Collection[int]
+        self,
+        skeleton: Skeleton,
+        image_ids: Collection[int],
+        chosen: Collection[int],
+        declared: Collection[int],
+        whole_body: bool = False,
     ) -> None:
         self.skeleton, self.image_ids, self.chosen, self.declared = skeleton, image_ids, chosen, declared
+        self.whole_body = whole_body
         self.counts: Counter[str] = Counter()
 
     def read(self, entries: Iterable[Any], mistakes: Mistakes) -> list[_Annotation]:
@@ -225,7 +279,8 @@ class _Reader:
         if category_id not in self.chosen:
             self.counts["other categories"] += 1
             return None
-        keypoints, visibility = _keypoints(entry.get("keypoints"), self.skeleton)
+        given = wholebody.keypoints_of(entry, self.skeleton) if self.whole_body else entry.get("keypoints")
+        keypoints, visibility = _keypoints(given, self.skeleton)
         crowd = entry.get("iscrowd") or 0
         if crowd not in (0, 1):
             raise DataError(f"iscrowd {crowd!r} must be 0 or 1")
@@ -235,7 +290,10 @@ class _Reader:
             return None
         self.counts["unlabelled"] += not visibility.any()
         area = self._area(entry.get("area"), box)
-        return _Annotation(annotation_id, image_id, category_id, box, keypoints, visibility, area, bool(crowd))
+        identity = str(entry.get("identity") or "")
+        return _Annotation(
+            annotation_id, image_id, category_id, box, keypoints, visibility, area, bool(crowd), identity
+        )
 
     def _box(
         self, given: Any, keypoints: np.ndarray, visibility: np.ndarray, needed: bool
@@ -257,7 +315,7 @@ class _Reader:
 
     def _area(self, given: Any, box: Float[np.ndarray, "4"]) -> float:
         area = 0.0 if given is None else given
-        if isinstance(area, bool) or not isinstance(area, int | float) or not 0 <= area < np.inf:
+        if isinstance(area, bool) or not isinstance(area, int | float) or not 0 <= area < 1e18:
             raise DataError(f"area {given!r} must be a number of square pixels, 0 or more")
         if area == 0:
             self.counts["area"] += 1
@@ -277,13 +335,19 @@ class _Reader:
 
 
 def _numbers(given: Any, what: str) -> Float[np.ndarray, "n"]:
+    if not isinstance(given, list) or not NUMBERS.issuperset(map(type, given)):
+        wrong = [value for value in given if type(value) not in NUMBERS] if isinstance(given, list) else [given]
+        raise DataError(f"{what} must be a flat list of numbers{_such_as(wrong[0])}")
     try:
-        values = np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError):
-        values = np.zeros((0, 0))
-    if values.ndim != 1:
-        raise DataError(f"{what} must be a flat list of numbers")
-    return values
+        return np.asarray(given, dtype=np.float64)
+    except OverflowError:
+        raise DataError(f"{what} has a number too large to be a coordinate") from None
+
+
+def _such_as(value: Any) -> str:
+    if isinstance(value, str):
+        return f", without quotes around them (found '{value[:20]}')"
+    return f" (found {str(value).lower()})" if isinstance(value, bool) else ""
 
 
 def _keypoints(given: Any, skeleton: Skeleton) -> tuple[Float[np.ndarray, "K 2"], UInt8[np.ndarray, "K"]]:
@@ -343,4 +407,6 @@ def _as_instances(
         areas=np.array([row.area for row in rows], dtype=np.float64),
         crowd=np.array([row.crowd for row in rows], dtype=bool),
         category_names={i: str(category.get("name", i)) for i, category in chosen.items()},
+        supercategories={i: str(c["supercategory"]) for i, c in chosen.items() if c.get("supercategory")},
+        identities=tuple(row.identity for row in rows) if any(row.identity for row in rows) else (),
     )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -28,6 +29,9 @@ class Instances:
     crowd: Bool[np.ndarray, "n"]  # COCO's iscrowd: never trained on, ignored by AP
     category_names: Mapping[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # what the reader derived or left out, one sentence each, to be said once
+    supercategories: Mapping[int, str] = field(default_factory=dict)  # category id -> its family (AP-10K: Bovidae)
+    identities: tuple[str, ...] = ()  # n names of individuals, "" where unknown; empty where the file names nobody
+    image_fields: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # other keys of the images, m values each
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -49,4 +53,5 @@ class Instances:
             visibility=self.visibility[rows],
             areas=self.areas[rows],
             crowd=self.crowd[rows],
+            identities=tuple(self.identities[i] for i in np.arange(len(self))[rows]) if self.identities else (),
         )

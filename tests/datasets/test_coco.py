@@ -10,6 +10,7 @@ import pytest
 
 from posesweep.datasets.coco import read_coco
 from posesweep.datasets.skeleton import load_skeleton
+from posesweep.datasets.wholebody import PARTS, skeleton_of_parts
 from posesweep.errors import DataError
 
 FORMATS = Path(__file__).resolve().parents[2] / "../shared/data/formats"
@@ -228,6 +229,85 @@ def test_an_unlabelled_point_may_be_anywhere(tmp_path):
     assert data.keypoints[0].tolist() == [[2, 3], [8, 9], [0, 0]]
 
 
+def test_what_else_the_file_says_is_kept(tmp_path):
+    def say_more(document):
+        document["images"][0].update(background=5, group="cage", license=1, tags=["a"])
+        document["images"][1].update(background=None, group="yard")
+        document["categories"][0]["supercategory"] = "Pisces"
+        document["annotations"][1]["identity"] = "Wanda"
+
+    data = read(tmp_path, changed(say_more))
+    assert data.image_fields == {"background": (5, None)}
+    assert data.image_groups == ("cage", "yard")
+    assert data.supercategories == {1: "Pisces"}
+    assert data.identities == ("", "Wanda")
+    assert data.take(np.array([1])).identities == ("Wanda",)
+
+
+def whole_body(**changes):
+    """An annotation as COCO-WholeBody has it: x of keypoint k is k, y is 1000 + k, all visible, but for `changes`."""
+    first_of, entry = 0, {}
+    for key, _, count in PARTS.values():
+        points = [[k, 1000 + k, 2] for k in range(first_of, first_of + count)]
+        entry |= {key: [value for point in points for value in point]}
+        first_of += count
+    return entry | {v: True for _, v, _ in PARTS.values() if v} | changes
+
+
+def whole_body_file(folder, **changes):
+    def fill(document):
+        document["annotations"] = [{**document["annotations"][0], **whole_body(**changes)}]
+        document["categories"][0].update(keypoints=list(load_skeleton("coco17").keypoints), skeleton=[])
+
+    return write(folder, changed(fill))
+
+
+def test_the_skeleton_chooses_the_parts_of_a_whole_body(tmp_path):
+    path = whole_body_file(tmp_path)
+    body = read_coco(path, tmp_path)
+    assert body.skeleton.name == "coco17"
+    assert "train.json: holds feet, faces and hands too; data.skeleton: coco_wholebody133 reads all" in body.notes[0]
+    whole = read_coco(path, tmp_path, load_skeleton("coco_wholebody133"))
+    assert whole.keypoints[0].tolist() == [[k, 1000 + k] for k in range(133)]
+    hands = read_coco(path, tmp_path, skeleton_of_parts(["righthand", "foot"]))
+    assert hands.keypoints[0, :, 0].tolist() == [*range(17, 23), *range(112, 133)]
+    assert hands.skeleton.keypoints[-1] == "right_pinky_finger4"
+    own = tmp_path / "own.yaml"
+    own.write_text("keypoints: [face-30, left_heel]\n")
+    assert read_coco(path, tmp_path, load_skeleton(own)).keypoints[0].tolist() == [[53, 1053], [19, 1019]]
+
+
+def test_parts_that_are_not_valid_are_not_labelled_and_likelihoods_are_hidden(tmp_path):
+    hand = [0.5, 1, 0.07] + [3, 4, 1] * 20
+    path = whole_body_file(tmp_path, face_valid=False, lefthand_kpts=hand)
+    data = read_coco(path, tmp_path, load_skeleton("coco_wholebody133"))
+    assert not data.visibility[0, 23:91].any()
+    assert data.visibility[0, 91:93].tolist() == [1, 1]
+    assert data.keypoints[0, 91].tolist() == [0.5, 1]
+
+
+def test_a_whole_body_in_one_list(tmp_path):
+    flat = [value for k in range(133) for value in (k, 1, 2)]
+    path = whole_body_file(tmp_path, keypoints=flat)
+    assert read_coco(path, tmp_path).keypoints[0, :, 0].tolist() == list(range(133))
+    assert read_coco(path, tmp_path, load_skeleton("coco17")).keypoints[0, :, 0].tolist() == list(range(17))
+
+
+def test_parts_of_the_wrong_length(tmp_path):
+    path = whole_body_file(tmp_path, foot_kpts=[1, 2, 2])
+    with pytest.raises(DataError) as error:
+        read_coco(path, tmp_path, load_skeleton("coco_wholebody133"))
+    assert str(error.value) == (
+        f"{path}: annotation 11: foot_kpts has 3 numbers, COCO-WholeBody has 18 there (x, y, visibility each)"
+    )
+
+
+def test_unknown_parts():
+    with pytest.raises(DataError) as error:
+        skeleton_of_parts(["bodies"])
+    assert str(error.value) == "there is no part 'bodies' of the whole body; did you mean 'body'?"
+
+
 # ------------------------------------------------------------------------------------------------------- bad data
 
 
@@ -254,7 +334,7 @@ BAD = {
     ),
     "keypoints that are words": (
         first(keypoints=["here", 3, 2, 8, 9, 1, 0, 0, 0]),
-        "annotation 11: keypoints must be a flat list of numbers",
+        "annotation 11: keypoints must be a flat list of numbers, without quotes around them (found 'here')",
     ),
     "category that is not declared": (
         first(category_id=9),
@@ -397,7 +477,8 @@ def test_skeleton_in_another_order(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "is not whole JSON (line 1, column 1: Expecting value); was it cut off? write or copy it again"),
+        ("", "is empty (0 bytes); write or copy it again"),
+        ("nothing", "is not whole JSON (line 1, column 1: Expecting value); was it cut off? write or copy it again"),
         (
             json.dumps(GOOD)[:70],
             "is not whole JSON (line 1, column 71: Expecting ',' delimiter); was it cut off? write or copy it again",
@@ -441,6 +522,19 @@ def test_many_mistakes_are_told_at_once_ten_of_them(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------ real data
+
+
+def test_coco_wholebody_against_plain_counting():
+    path = FORMATS / "coco/test_coco_wholebody.json"
+    if not path.is_file():
+        pytest.skip("shared/data/formats/coco is not here")
+    raw = json.loads(path.read_text())["annotations"]
+    data = read_coco(path, path.parent, load_skeleton("coco_wholebody133"))
+    labelled = sum(v > 0 for a in raw for key, valid, _ in PARTS.values() if a.get(valid, True) for v in a[key][2::3])
+    assert int((data.visibility > 0).sum()) == labelled
+    flat = read_coco(FORMATS / "coco/test_keypoint_partition_metric.json", path.parent)
+    assert flat.skeleton.name == "coco_wholebody133"
+    np.testing.assert_allclose(flat.keypoints, data.keypoints, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -74,21 +74,38 @@ def test_body_parts_go_by_name(tmp_path):
     own.write_text("keypoints: [right, nose]\n")
     data = read_dlc(write(tmp_path, ROWS[1:]), skeleton=load_skeleton(own))
     assert data.keypoints.tolist() == [[[5, 12], [1, 2]]]
-    assert "CollectedData_Ann.csv: body parts that skeleton own does not have are left out: left" in data.notes
+    assert "CollectedData_Ann.csv: keypoints that skeleton own does not have are left out: left" in data.notes
 
 
 def test_frames_with_too_few_labels_are_left_out_and_counted(tmp_path):
     rows = [*ROWS, "labeled-data/cage/img3.png,,,,,,", "labeled-data/cage/img4.png,1,1,,,,"]
     data = read_dlc(write(tmp_path, rows))
     assert len(data) == 2
-    assert "CollectedData_Ann.csv: 2 frames have fewer than two labels, too few to draw a box; left out" in data.notes
+    left_out = "2 objects have no box and fewer than two labels, too few to draw one; left out"
+    assert f"CollectedData_Ann.csv: {left_out}" in data.notes
+
+
+SEVERAL = ["scorer,A,A,A,A,A,A,A,A,A,A", "individuals,m1,m1,m1,m1,m2,m2,m2,m2,single,single"]
+SEVERAL += ["bodyparts,nose,nose,tail,tail,nose,nose,tail,tail,led,led", "coords,x,y,x,y,x,y,x,y,x,y"]
+
+
+def test_several_animals_are_objects_of_one_frame(tmp_path):
+    rows = ["labeled-data/cage/img1.png,1,2,3,4,10,20,30,40,7,7", "labeled-data/cage/img2.png,,,,,5,6,7,8,7,7"]
+    data = read_dlc(write(tmp_path, rows, SEVERAL))
+    assert data.skeleton.keypoints == ("nose", "tail")
+    assert data.image_index.tolist() == [0, 0, 1]
+    assert data.identities == ("m1", "m2", "m2")
+    assert data.keypoints.tolist() == [[[1, 2], [3, 4]], [[10, 20], [30, 40]], [[5, 6], [7, 8]]]
+    unique = "CollectedData_Ann.csv: unique body parts, which belong to no animal, are left out: led"
+    assert data.notes[0] == unique
+    assert not any("too few" in note for note in data.notes)  # m1 is not in the second frame: nothing is left out
 
 
 BAD = {
-    "several animals": (
-        ["scorer,Ann,Ann", "individuals,m1,m1", "bodyparts,nose,nose", "coords,x,y"],
-        ROWS,
-        "is a multi-animal DeepLabCut table (row 'individuals'); convert it to COCO",
+    "no animal": (
+        ["scorer,Ann,Ann", "individuals,single,single", "bodyparts,led,led", "coords,x,y"],
+        ["labeled-data/cage/img1.png,1,2"],
+        "has unique body parts only, of no animal; nothing to learn from",
     ),
     "predictions": (
         ["scorer,DLC,DLC,DLC", "bodyparts,nose,nose,nose", "coords,x,y,likelihood"],
@@ -134,12 +151,12 @@ BAD = {
     "nothing labelled": (
         HEADER,
         ["labeled-data/cage/img1.png,,,,,,"],
-        "no frame has two labelled keypoints, so no box can be drawn; convert it to COCO",
+        "none of its 1 objects has a labelled keypoint and a box, or two labels to draw one; nothing to learn from",
     ),
     "outside": (
         HEADER,
         [ROWS[1], "../../secret.png,1,2,3,4,5,12"],
-        "frame ../../secret.png: file name '../../secret.png' leads out of the images folder {folder}; "
+        "image ../../secret.png: file name '../../secret.png' leads out of the images folder {folder}; "
         "images must lie below it",
     ),
     "missing frames": (
@@ -164,7 +181,7 @@ def test_keypoints_on_a_line_need_a_margin(tmp_path):
     with pytest.raises(DataError) as error:
         read_dlc(table, box_margin=0.0)
     assert str(error.value) == (
-        f"{table}: frame labeled-data/cage/img2.png: its keypoints lie on one line, so their box has no area; "
+        f"{table}: image labeled-data/cage/img2.png: its keypoints lie on one line, so their box has no area; "
         "give it a box, or raise box_margin"
     )
 
@@ -175,7 +192,7 @@ def test_a_skeleton_with_other_names(tmp_path):
     own.write_text("keypoints: [nose, lefty]\n")
     with pytest.raises(DataError) as error:
         read_dlc(table, skeleton=load_skeleton(own))
-    assert str(error.value) == f"{table}: there is no body part 'lefty' of skeleton own; did you mean 'left'?"
+    assert str(error.value) == f"{table}: there is no keypoint 'lefty' of skeleton own; did you mean 'left'?"
 
 
 def test_openfield_against_plain_counting():
