@@ -7,13 +7,16 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from posesweep import __version__
 from posesweep.errors import PoseSweepError
 
 if TYPE_CHECKING:
     from posesweep.search_spaces.space import Sweep
+
+Run = Callable[[argparse.Namespace], None]
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 EXAMPLES = """examples:
   python run_sweep.py                                  the demo: synthetic horses, minutes on a CPU
@@ -96,17 +99,61 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = _verb(verbs, "eval", run_eval, "score weights on a validation set")
     evaluate.add_argument("folder", type=Path, help="a sweep folder, or the folder of one trial or training")
-    evaluate.add_argument("--data", type=Path, help="another COCO file than the validation split")
+    evaluate.add_argument("--data", type=Path, help="other annotations than the validation split")
     evaluate.add_argument("--images", type=Path, help="the images of --data")
+
+    fit = _verb(verbs, "fit", run_fit, "find the largest batch that fits into memory; changes nothing")
+    fit.add_argument("config", type=Path, help="best.yaml, a trial's config.yaml, or a sweep file (its baseline)")
+    fit.add_argument("settings", nargs="*", metavar="key=value", help="settings that replace those of the file")
+    fit.add_argument("--fraction", type=float, default=0.9, help="share of the memory that may be used (default: 0.9)")
+
+    weights = _verb(verbs, "weights", run_weights, "what a checkpoint holds, and which of our networks it fits")
+    weights.add_argument("file", type=Path, help="a .safetensors, .pth or .pt file")
+    _add_data_verbs(verbs)
     return top
 
 
-Run = Callable[[argparse.Namespace], None]
+def _add_data_verbs(verbs: Verbs) -> None:
+    """The verbs that look at annotations and images, and need no sweep."""
+    convert = _verb(verbs, "convert", run_convert, "annotations in any format -> COCO, YOLO-pose or CSV")
+    convert.add_argument(
+        "source",
+        type=Path,
+        help="COCO, YOLO-pose, DeepLabCut, CSV, Parquet, LabelMe, CVAT or SLEAP: a file or a folder",
+    )
+    convert.add_argument("out", type=Path, help="the folder to make; nothing is written over")
+    convert.add_argument("--to", default="coco", choices=("coco", "yolo", "csv"), help="what to make (default: coco)")
+    convert.add_argument(
+        "--images", type=Path, help="the folder of the images; found beside the annotations without it"
+    )
+    convert.add_argument("--skeleton", help="a shipped skeleton's name or a YAML file")
+    convert.add_argument("--categories", nargs="+", help="only these")
+    convert.add_argument("--subset", help="of a YOLO-pose set: train, val or test")
+    convert.add_argument("--parts", nargs="+", help="of COCO-WholeBody: body foot face lefthand righthand")
+    convert.add_argument(
+        "--box-margin", type=float, default=0.25, help="around keypoints without a box (default: 0.25)"
+    )
+    convert.add_argument("--copy", action="store_true", help="copy the images too")
+    convert.add_argument("--no-quality", action="store_true", help="do not decode the images for quality.csv")
+
+    show = _verb(verbs, "show", run_show, "pictures of annotated, mirrored and augmented samples and of the targets")
+    show.add_argument("data", type=Path, help="annotations in any format that is read")
+    show.add_argument("--images", type=Path, help="the folder of the images")
+    show.add_argument("--skeleton", help="a shipped skeleton's name or a YAML file")
+    show.add_argument("--out", type=Path, default=Path("pictures"), help="where the PNG files go (default: pictures)")
+    show.add_argument("--imgsz", type=_count, nargs=2, default=(192, 256), metavar=("W", "H"), help="network input")
+    show.add_argument("--augment", default="medium", help="the augmentation preset (default: medium)")
+    show.add_argument("--sigma", type=float, default=2.0, help="of the targets, in heatmap cells (default: 2)")
+    show.add_argument("--count", type=_count, default=12, help="samples on the first page (default: 12)")
+
+    clean = _verb(verbs, "clean", run_clean, "remove crop stores that nothing uses, and say what it frees")
+    clean.add_argument(
+        "--older-than", type=float, default=30.0, metavar="DAYS", help="last used so long ago (default: 30)"
+    )
+    clean.add_argument("--all", action="store_true", help="every store that no process uses now")
 
 
-def _verb(
-    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, run: Run, text: str
-) -> argparse.ArgumentParser:
+def _verb(verbs: Verbs, name: str, run: Run, text: str) -> argparse.ArgumentParser:
     verb = verbs.add_parser(
         name,
         help=text,
@@ -171,3 +218,56 @@ def run_eval(asked: argparse.Namespace) -> None:
     from posesweep.trainables.winner import evaluate
 
     evaluate(asked.folder, asked.data, asked.images)
+
+
+def run_fit(asked: argparse.Namespace) -> None:
+    """Find the batch that fits."""
+    from posesweep.trainables.fit import run
+
+    run(asked.config, asked.settings, asked.fraction)
+
+
+def run_weights(asked: argparse.Namespace) -> None:
+    """Look into a checkpoint; nothing in it is run."""
+    from posesweep.trainables.candidates import describe
+
+    describe(asked.file)
+
+
+def run_convert(asked: argparse.Namespace) -> None:
+    """Write the annotations in another format."""
+    from posesweep.datasets.convert import Conversion, run
+
+    asked_for = Conversion(
+        to=asked.to,
+        images=asked.images,
+        skeleton=asked.skeleton,
+        categories=tuple(asked.categories) if asked.categories else None,
+        box_margin=asked.box_margin,
+        subset=asked.subset,
+        parts=tuple(asked.parts) if asked.parts else None,
+        copy=asked.copy,
+        quality=not asked.no_quality,
+    )
+    run(asked.source, asked.out, asked_for)
+
+
+def run_show(asked: argparse.Namespace) -> None:
+    """Draw the pages."""
+    from posesweep.datasets.show import Shown, run
+
+    run(
+        asked.data,
+        asked.images,
+        asked.skeleton,
+        asked.out,
+        Shown(tuple(asked.imgsz), asked.augment, asked.sigma, asked.count),
+    )
+
+
+def run_clean(asked: argparse.Namespace) -> None:
+    """Free what crop stores take."""
+    from posesweep.datasets.cleaning import run
+    from posesweep.trainables.context import default_cache
+
+    run(default_cache(), asked.older_than, asked.all)
