@@ -5,11 +5,13 @@ from collections.abc import Collection
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
-from posesweep.datasets.coco import read_coco
-from posesweep.datasets.dlc import BOX_MARGIN, read_dlc
+from posesweep.datasets.gather import BOX_MARGIN
 from posesweep.datasets.instances import Instances
+from posesweep.datasets.read import Reading, detect, read_any
 from posesweep.datasets.skeleton import Skeleton, load_skeleton
-from posesweep.datasets.split import check_apart, split_groups, split_hash
+from posesweep.datasets.split import check_apart, split_hash
+from posesweep.datasets.splitting import SplitPlan, split_data
+from posesweep.datasets.yolo_pose import subsets_of
 from posesweep.errors import ConfigError, DataError
 
 
@@ -28,15 +30,19 @@ class SyntheticRequest:
 class DataRequest:
     """The `data:` part of a sweep file with its paths resolved; either `train` or `synthetic` is given.
 
-    `train` and `val` are COCO files (.json) or DeepLabCut tables (.csv); without `val`, `train` is split."""
+    `train` and `val` are annotations in any format of `read.FORMATS`; without `val`, `train` is split, or for a
+    YOLO-pose data.yaml with both is read as it says."""
 
     train: Path | None = None
     val: Path | None = None
-    images: Path | None = None  # None: found from where the annotations lie, see read_coco and read_dlc
+    images: Path | None = None  # None: found from where the annotations lie, as each reader says
     skeleton: str | Path | None = None  # a shipped name or a YAML file; None: what the annotations say
     group_by: str | None = None
     val_fraction: float = 0.2
     split_seed: int = 0
+    split: str = "random"  # or stratified, auto: see splitting.py
+    folds: int | None = None  # with it, val is part `fold` of that many
+    fold: int = 0
     categories: Collection[str] | None = None
     box_margin: float = BOX_MARGIN
     synthetic: SyntheticRequest | None = None
@@ -61,8 +67,8 @@ def load_data(request: DataRequest, cache: Path) -> Data:
     if request.synthetic is not None:
         request = _drawn(request, request.synthetic, cache)
     if request.train is None:
-        raise ConfigError("data: give either train (a COCO or DeepLabCut file) or synthetic")
-    train, val = _read_both(request, request.train)
+        raise ConfigError("data: give either train (COCO, DeepLabCut, YOLO-pose or other annotations) or synthetic")
+    train, val = _read_both(request, request.train, cache)
     check_apart(train, val, request.group_by)
     notes = list(dict.fromkeys((*train.notes, *val.notes)))
     trainable = train.labelled & ~train.crowd
@@ -81,21 +87,41 @@ def load_data(request: DataRequest, cache: Path) -> Data:
     return Data(train, val, tuple(notes), found)
 
 
-def _read_both(request: DataRequest, train_path: Path) -> tuple[Instances, Instances]:
+def _read_both(request: DataRequest, train_path: Path, cache: Path) -> tuple[Instances, Instances]:
     skeleton = None if request.skeleton is None else load_skeleton(request.skeleton)
+    subsets = subsets_given(train_path, request.val)
+    if "train" in subsets and "val" in subsets:
+        train = read_annotations(train_path, request, skeleton, "train")
+        return train, read_annotations(train_path, request, train.skeleton, "val")
     train = read_annotations(train_path, request, skeleton)
     if request.val is None:
-        return split_groups(train, request.val_fraction, request.split_seed, request.group_by)
+        return split_data(train, split_plan(request), cache)
     return train, read_annotations(request.val, request, train.skeleton)
 
 
-def read_annotations(path: Path, request: DataRequest, skeleton: Skeleton | None) -> Instances:
-    """One annotation file, read by the format its name ends in; ConfigError for any other ending."""
-    if path.suffix.lower() == ".json":
-        return read_coco(path, request.images, skeleton, request.categories)
-    if path.suffix.lower() == ".csv":
-        return read_dlc(path, request.images, skeleton, request.box_margin)
-    raise ConfigError(f"data: '{path}' is neither .json (COCO keypoints) nor .csv (a DeepLabCut table)")
+def split_plan(request: DataRequest) -> SplitPlan:
+    """How `request` wants its one set to be split."""
+    return SplitPlan(
+        method=request.split,
+        val_fraction=request.val_fraction,
+        seed=request.split_seed,
+        group_by=request.group_by,
+        folds=request.folds,
+        fold=request.fold,
+    )
+
+
+def subsets_given(train_path: Path, val_path: Path | None) -> list[str]:
+    """The subsets of a YOLO-pose file that is given for training and for nothing else but validation."""
+    alone = val_path is None or val_path == train_path
+    return subsets_of(train_path) if alone and train_path.is_file() and detect(train_path) == "yolo" else []
+
+
+def read_annotations(
+    path: Path, request: DataRequest, skeleton: Skeleton | None, subset: str | None = None
+) -> Instances:
+    """One annotation file in any format; `subset` as in `read_yolo`. Raises what `read_any` does."""
+    return read_any(path, request.images, Reading(skeleton, request.categories, request.box_margin, subset))
 
 
 def _check_labels(train: Instances, val: Instances) -> None:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from posesweep.datasets.images import with_images
 from posesweep.datasets.instances import Instances
-from posesweep.errors import ConfigError, DataError
+from posesweep.datasets.stratify import hash_order
+from posesweep.errors import ConfigError, DataError, did_you_mean
+
+IDENTITY = "identity"  # as data.group_by: the individuals that annotations name
 
 
 def split_groups(
@@ -33,18 +36,23 @@ def split_groups(
         members[group].append(position)
     if len(members) < 2:
         raise DataError(_one_group(instances, groups))
-    order = sorted(members, key=lambda group: hashlib.sha256(f"{seed}\n{group}".encode()).digest())
+    names = list(members)
+    order = [names[position] for position in hash_order(names, seed)]
     reached = np.cumsum([len(members[group]) for group in order])[:-1]  # images in val after each group; never all
     taken = int(np.argmin(np.abs(reached - val_fraction * len(groups)))) + 1
     in_val = np.zeros(len(groups), dtype=bool)
     in_val[[position for group in order[:taken] for position in members[group]]] = True
-    return _on_images(instances, ~in_val), _on_images(instances, in_val)
+    return on_images(instances, ~in_val), on_images(instances, in_val)
 
 
 def image_groups(instances: Instances, group_by: str | None = None, above: str | None = None) -> list[str]:
     """The group of every image; an image on its own has one that no other image has.
 
-    `group_by` sees file names as they are from the folder `above`, None: the last one that all images share."""
+    `group_by` with brackets is a regular expression on file names, as they are from the folder `above` (None: the last
+    one that all images share); without, it is a key of the annotation file's images, or "identity": the individuals,
+    where an image of two animals joins all images of both."""
+    if group_by is not None and is_key(group_by):
+        return [f"group {name}" for name in _groups_of_key(instances, group_by)]
     above = above or _shared_folder(instances.image_files)
     names = [file.absolute().relative_to(above).as_posix() for file in instances.image_files]
     if group_by is None:
@@ -79,14 +87,27 @@ def check_apart(train: Instances, val: Instances, group_by: str | None = None) -
         )
     if group_by is None:
         return
-    above = _shared_folder([*train.image_files, *val.image_files])
-    groups = set(image_groups(train, group_by, above)) & set(image_groups(val, group_by, above))
+    groups = shared_groups(train, val, group_by)
     if groups:
-        name = min(groups).removeprefix("group ")
+        name = min(groups)
         raise DataError(
             f"data.group_by: group '{name}' is in both train and val, {len(groups)} groups are; "
             "keep each on one side, or leave out data.val and let PoseSweep split"
         )
+
+
+def shared_groups(train: Instances, val: Instances, group_by: str) -> set[str]:
+    """The groups of `group_by`, see `image_groups`, that are in both train and val."""
+    if group_by == IDENTITY and train.identities and val.identities:
+        return set(train.identities) & set(val.identities)  # groups are named after one individual of several
+    above = _shared_folder([*train.image_files, *val.image_files])
+    groups = set(image_groups(train, group_by, above)) & set(image_groups(val, group_by, above))
+    return {group.removeprefix("group ") for group in groups}
+
+
+def is_key(group_by: str) -> bool:
+    """Whether `group_by` is a key of the annotation file; a regular expression has one group in brackets."""
+    return "(" not in group_by
 
 
 def split_record(train: Instances, val: Instances) -> dict[str, Any]:
@@ -134,9 +155,57 @@ def split_hash(train: Instances, val: Instances) -> str:
 # ---------------------------------------------------------------------------------------------------------- pieces
 
 
-def _on_images(instances: Instances, kept: Bool[np.ndarray, "m"]) -> Instances:
+def on_images(instances: Instances, kept: Bool[np.ndarray, "m"]) -> Instances:
     """The instances on the images of the mask, and no other images."""
     return with_images(instances.take(kept[instances.image_index]), kept)
+
+
+def _groups_of_key(instances: Instances, key: str) -> list[str]:
+    """The value of `key` of every image. DataError: no image has it, or some have not."""
+    if key == IDENTITY and instances.identities:
+        return _joined_identities(instances)
+    known = [*instances.image_fields, *([IDENTITY] if instances.identities else [])]
+    if key not in instances.image_fields:
+        hint = did_you_mean(key, known) if known else "; they have no other keys"
+        raise DataError(
+            f"data.group_by: no image has the key '{key}'{hint} (a pattern for file names has one group in brackets)"
+        )
+    values = instances.image_fields[key]
+    missing = [file for file, value in zip(instances.image_files, values, strict=True) if value in (None, "")]
+    if missing:
+        raise DataError(
+            f"data.group_by: {len(missing)} of {len(values)} images have no '{key}' ({missing[0]}, for example); "
+            "every image needs one"
+        )
+    return [str(value) for value in values]
+
+
+def _joined_identities(instances: Instances) -> list[str]:
+    """For every image the first name among the individuals that images of several join with its own."""
+    if "" in instances.identities:
+        nameless = instances.ids[instances.identities.index("")]
+        raise DataError(f"data.group_by: annotation {nameless} has no identity; every annotation needs one")
+    names, of_row = np.unique(np.array(instances.identities), return_inverse=True)
+    images = len(instances.image_files)
+    joined = components(images + len(names), np.stack([instances.image_index, images + of_row], axis=1))
+    first = {int(group): str(name) for name, group in reversed(list(zip(names, joined[images:], strict=True)))}
+    return [first[int(group)] for group in joined[:images]]
+
+
+def components(count: int, pairs: Int[np.ndarray, "p 2"]) -> Int[np.ndarray, "count"]:
+    """For each of `count` things the least thing that chains of `pairs` join it with."""
+    least = np.arange(count)
+
+    def top(one: int) -> int:
+        while least[one] != one:
+            least[one] = least[least[one]]
+            one = int(least[one])
+        return one
+
+    for a, b in pairs.tolist():
+        low, high = sorted((top(a), top(b)))
+        least[high] = low
+    return np.array([top(one) for one in range(count)], dtype=np.int64)
 
 
 def _used_images(instances: Instances) -> list[tuple[int, Path]]:

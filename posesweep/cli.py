@@ -15,7 +15,7 @@ from posesweep.errors import PoseSweepError
 if TYPE_CHECKING:
     from posesweep.search_spaces.space import Sweep
 
-Run = Callable[[argparse.Namespace], None]
+Run = Callable[[argparse.Namespace], int | None]  # the exit code, where a verb has more than one
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 EXAMPLES = """examples:
@@ -32,17 +32,16 @@ EXAMPLES = """examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code: 0 done, 2 something for the user to put right, 130 interrupted."""
+    """Run one verb; returns the exit code: 0 done, 1 faults found, 2 for the user to put right, 130 interrupted."""
     asked = _parse(arguments)
     try:
-        asked.run(asked)
+        return asked.run(asked) or 0
     except PoseSweepError as error:
         print(f"posesweep: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("posesweep: interrupted; nothing is lost, the same command goes on", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -115,6 +114,17 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_data_verbs(verbs: Verbs) -> None:
     """The verbs that look at annotations and images, and need no sweep."""
+    check = _verb(verbs, "check", run_check, "look for faults in annotations and images, and for leaks into validation")
+    check.add_argument("data", type=Path, help="annotations in any format that is read")
+    check.add_argument("--val", type=Path, help="the validation annotations, to look for leaks")
+    check.add_argument("--images", type=Path, help="the folder of the images")
+    check.add_argument("--skeleton", help="a shipped skeleton's name or a YAML file")
+    check.add_argument("--group-by", help="a pattern with one group on file names, a key of the images, or identity")
+    check.add_argument("--split", choices=("random", "stratified", "auto"), help="check the split a sweep would make")
+    check.add_argument("--folds", type=_count, help="with --split: validation is one of so many parts")
+    check.add_argument("--fold", type=int, default=0, help="which one, from 0 on (default: 0)")
+    check.add_argument("--out", type=Path, default=Path("check"), help="where the page goes (default: check)")
+
     convert = _verb(verbs, "convert", run_convert, "annotations in any format -> COCO, YOLO-pose or CSV")
     convert.add_argument(
         "source",
@@ -232,6 +242,17 @@ def run_weights(asked: argparse.Namespace) -> None:
     from posesweep.trainables.candidates import describe
 
     describe(asked.file)
+
+
+def run_check(asked: argparse.Namespace) -> int:
+    """Look for faults; 1 when there are errors."""
+    from posesweep.datasets.check import run
+    from posesweep.datasets.findings import exit_code
+    from posesweep.datasets.load import DataRequest
+
+    names = ("val", "images", "skeleton", "group_by", "split", "folds", "fold")
+    given = {name: value for name in names if (value := getattr(asked, name)) is not None}
+    return exit_code(run(DataRequest(train=asked.data, **given), asked.out, split=asked.split is not None))
 
 
 def run_convert(asked: argparse.Namespace) -> None:

@@ -57,8 +57,17 @@ class DataSpec(Block):
     images: str | None = None
     skeleton: str | None = None
     group_by: str | None = Field(
-        default=None, description="a regular expression with one group, on the image's file name"
+        default=None,
+        description="a regular expression with one group, on the image's file name; or a key of the images in the "
+        "annotation file, such as video_id; or identity",
     )
+    split: Literal["random", "stratified", "auto"] = Field(
+        default="random",
+        description="stratified: sizes, visibility and categories alike on both sides; "
+        "auto: also near-duplicates and frames of one video on one side",
+    )
+    folds: int | None = Field(default=None, ge=2, description="validation is one of that many equal parts")
+    fold: int = Field(default=0, ge=0, description="which one, from 0 on")
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     split_seed: int = Field(default=0, ge=0)
     categories: list[str] | None = None
@@ -77,7 +86,7 @@ class DataSpec(Block):
             groups = re.compile(pattern).groups
         except re.error as error:
             raise sentence(f"'{pattern}' is no regular expression: {error}") from None
-        if groups != 1:
+        if groups != 1 and not re.fullmatch(r"[\w -]+", pattern):  # a plain word is a key of the annotation file
             raise sentence(f"'{pattern}' has {groups} groups in (..); mark the one part that names the group")
         return pattern
 
@@ -86,7 +95,18 @@ class DataSpec(Block):
         if self.train is not None and self.synthetic is not None:
             raise sentence("has train and synthetic; keep one of them")
         if self.train is None and self.synthetic is None:
-            raise sentence("needs train: the file of annotations (COCO .json or DeepLabCut .csv)")
+            raise sentence("needs train: the annotations (COCO, YOLO-pose, DeepLabCut, CSV, LabelMe, CVAT or SLEAP)")
+        return self
+
+    @model_validator(mode="after")
+    def _splits_one_file(self) -> Self:
+        asked = "folds" if self.folds is not None else "split" if self.split != "random" else None
+        given = "val" if self.val is not None else "synthetic" if self.synthetic is not None else None
+        if asked and given:
+            raise sentence(f"has {asked}, and {given} that is not split; keep one of them")
+        if self.fold >= (self.folds or 1):
+            rule = f"fold must be below folds ({self.folds})" if self.folds else "has fold without folds; give both"
+            raise sentence(rule)
         return self
 
 

@@ -124,10 +124,13 @@ def test_val_must_fit_the_skeleton_of_train(tmp_path):
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
-        (DataRequest(), "data: give either train (a COCO or DeepLabCut file) or synthetic"),
+        (DataRequest(), "data: give either train (COCO, DeepLabCut, YOLO-pose or other annotations) or synthetic"),
         (
-            DataRequest(train=Path("labels.xml")),
-            "data: 'labels.xml' is neither .json (COCO keypoints) nor .csv (a DeepLabCut table)",
+            DataRequest(train=Path("labels.txt")),
+            "data: 'labels.txt' is none of the formats that are read: COCO keypoints (.json); YOLO-pose (data.yaml); "
+            "DeepLabCut (CollectedData_*.csv or .h5); a table of keypoints (.csv, .tsv or .parquet); LabelMe (.json, "
+            "or a "
+            "folder of them); CVAT for images (.xml); SLEAP (.slp)",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """Splits: groups whole, the same every time, and every reason to refuse one."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,14 @@ from hypothesis import strategies as st
 
 from posesweep.datasets.instances import Instances
 from posesweep.datasets.skeleton import load_skeleton
-from posesweep.datasets.split import check_apart, split_groups, split_hash, split_record
+from posesweep.datasets.split import (
+    check_apart,
+    components,
+    image_groups,
+    split_groups,
+    split_hash,
+    split_record,
+)
 from posesweep.errors import ConfigError, DataError
 
 
@@ -152,7 +160,13 @@ def test_group_by_overrules_the_readers_groups():
             ConfigError,
             "data.group_by: '(' is not a regular expression: missing ), unterminated subpattern at position 0",
         ),
-        ({"group_by": "a"}, ConfigError, "data.group_by: 'a' has 0 groups in brackets; it must have one"),
+        ({"group_by": "(a)(b)"}, ConfigError, "data.group_by: '(a)(b)' has 2 groups in brackets; it must have one"),
+        (
+            {"group_by": "video_id"},
+            DataError,
+            "data.group_by: no image has the key 'video_id'; they have no other keys "
+            "(a pattern for file names has one group in brackets)",
+        ),
         (
             {"group_by": r"(\d)\.jpg"},
             DataError,
@@ -172,6 +186,50 @@ def test_splits_that_are_refused(options, error, sentence):
     with pytest.raises(error) as raised:
         split_groups(make(["", "", ""]), **options)
     assert str(raised.value) == sentence
+
+
+def with_videos(*videos):
+    return replace(make([""] * len(videos)), image_fields={"video_id": videos, "site": ("x",) * len(videos)})
+
+
+def test_group_by_takes_a_key_of_the_images():
+    train, val = split_groups(with_videos(*[i // 4 for i in range(20)]), 0.2, group_by="video_id")
+    videos = [{side.image_fields["video_id"][i] for i in side.image_index} for side in (train, val)]
+    assert not videos[0] & videos[1]
+    assert len(val) == 4
+
+
+def test_a_misspelt_key_and_images_without_it():
+    with pytest.raises(DataError) as error:
+        split_groups(with_videos(1, 1, 2), group_by="video")
+    assert str(error.value) == (
+        "data.group_by: no image has the key 'video'; did you mean 'video_id'? "
+        "(a pattern for file names has one group in brackets)"
+    )
+    with pytest.raises(DataError) as error:
+        split_groups(with_videos(1, None, 2), group_by="video_id")
+    assert str(error.value) == (
+        "data.group_by: 1 of 3 images have no 'video_id' (images/2.png, for example); every image needs one"
+    )
+
+
+def test_individuals_join_the_images_they_are_on():
+    herd = replace(make([""] * 4, per_image=2), identities=("ann", "bob", "bob", "eve", "joe", "joe", "kim", "kim"))
+    assert image_groups(herd, "identity") == ["group ann", "group ann", "group joe", "group kim"]
+    with pytest.raises(DataError, match=r"^data.group_by: annotation 100 has no identity; every annotation needs one$"):
+        image_groups(replace(herd, identities=("", *herd.identities[1:])), "identity")
+
+
+def test_individuals_on_both_sides_are_named():
+    herd = replace(make([""] * 2), identities=("ann", "bob"))
+    with pytest.raises(DataError, match=r"^data.group_by: group 'bob' is in both train and val, 1 groups are"):
+        check_apart(herd, replace(make([""], names=["x.png"]), identities=("bob",)), "identity")
+
+
+def test_components_are_named_after_their_least():
+    pairs = np.array([[3, 4], [1, 3], [5, 5]])
+    assert components(6, pairs).tolist() == [0, 1, 2, 1, 1, 5]
+    assert components(2, np.zeros((0, 2), dtype=np.int64)).tolist() == [0, 1]
 
 
 def test_one_image_cannot_be_split():

@@ -53,7 +53,7 @@ parameters: {lr0: {min: 1e-5, max: 1e-2}}
 """,
         (),
         [
-            "data (line 1): needs train: the file of annotations (COCO .json or DeepLabCut .csv)",
+            "data (line 1): needs train: the annotations (COCO, YOLO-pose, DeepLabCut, CSV, LabelMe, CVAT or SLEAP)",
         ],
     ),
     "synthetic": (
@@ -79,6 +79,38 @@ parameters: {lr0: {min: 1e-5, max: 1e-2}}
             "data.group_by (line 1): 'img[0-9]+' has 0 groups in (..); mark the one part that names the group",
         ],
     ),
+    "split_of_two_files": (
+        """\
+data: {train: a.json, val: b.json, split: auto}
+parameters: {lr0: {min: 1e-5, max: 1e-2}}
+""",
+        (),
+        ["data (line 1): has split, and val that is not split; keep one of them"],
+    ),
+    "folds_of_synthetic_images": (
+        """\
+data: {synthetic: {train: 9, val: 9, width: 320, height: 240}, folds: 3}
+parameters: {lr0: {min: 1e-5, max: 1e-2}}
+""",
+        (),
+        ["data (line 1): has folds, and synthetic that is not split; keep one of them"],
+    ),
+    "fold_past_the_last": (
+        """\
+data: {train: a.json, folds: 3, fold: 3}
+parameters: {lr0: {min: 1e-5, max: 1e-2}}
+""",
+        (),
+        ["data (line 1): fold must be below folds (3)"],
+    ),
+    "fold_of_nothing": (
+        """\
+data: {train: a.json, fold: 1}
+parameters: {lr0: {min: 1e-5, max: 1e-2}}
+""",
+        (),
+        ["data (line 1): has fold without folds; give both"],
+    ),
     "group_by_broken": (
         """\
 data: {train: a.json, group_by: '(img'}
@@ -101,7 +133,7 @@ parameters: {lr0: {min: 1e-5, max: 1e-2}}
         [
             (
                 "data (line 1): 'a.json' must be a block of keys: train, val, images, skeleton, group_by, "
-                "val_fraction, split_seed, categories, box_margin, synthetic, split_hash"
+                "split, folds, fold, val_fraction, split_seed, categories, box_margin, synthetic, split_hash"
             ),
         ],
     ),
@@ -670,12 +702,12 @@ fixed: {epochs: 20}
             "try_first.0.lr0=3",
             "codec={values: [heatmap, simcc]}",
             "serch.trials=3",
-            "data.group_by=img",
+            "data.group_by=img.",
         ),
         [
             "search.trials (line 3): 0 must be at least 1; the default is 60",
             (
-                "data.group_by (from the command line): 'img' has 0 groups in (..); mark the one part that names "
+                "data.group_by (from the command line): 'img.' has 0 groups in (..); mark the one part that names "
                 "the group"
             ),
             "search.trails (from the command line): unknown key; did you mean 'trials'?",

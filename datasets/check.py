@@ -1,0 +1,132 @@
+"""Checks data before anything is trained on them: `posesweep check`.
+
+The images are decoded once, in threads, for everything that is asked of them; what is suspected of labels comes from
+the set's own statistics, train and val together.
+"""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from posesweep.datasets.check_page import write_page
+from posesweep.datasets.findings import Finding, as_table, in_order, verdict, write_csv
+from posesweep.datasets.image_checks import check_groups, check_images
+from posesweep.datasets.instances import Instances
+from posesweep.datasets.label_checks import Labels, check_labels
+from posesweep.datasets.lenient import read_despite
+from posesweep.datasets.load import DataRequest, split_plan, subsets_given
+from posesweep.datasets.near_duplicates import Progress as Reporter
+from posesweep.datasets.near_duplicates import look_at_all
+from posesweep.datasets.skeleton import load_skeleton
+from posesweep.datasets.split import on_images
+from posesweep.datasets.splitting import seen_in, split_data
+from posesweep.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found, and in what."""
+
+    findings: list[Finding]  # in the order of findings.in_order
+    labels: Labels
+    notes: tuple[str, ...]  # what the readers and the split have to say
+
+
+def check(request: DataRequest, split: bool = False, progress: Reporter | None = None) -> Checked:
+    """Check what `request` names: train alone, train and val, or with `split` the two that a sweep would make of train.
+
+    DataError: files that cannot be read even with their faults left out, or cannot be split. ConfigError: no files."""
+    if request.train is None:
+        raise ConfigError("check: give the file of annotations")
+    train, val, found = _read(request, request.train, split)
+    whole = train if val is None else pooled(train, val)
+    looks = look_at_all(whole.image_files, _cpus(), progress)
+    if split and val is None:
+        # only images that can be read, as a sweep has them
+        train, val = split_data(whole, split_plan(request), Path(), seen_in(whole, looks))
+        kept = np.isin(whole.image_ids, [*train.image_ids, *val.image_ids])
+        looks = looks.take(kept)
+        whole = on_images(whole, kept)
+    sides = _sides(whole, train, val)
+    found += check_images(whole, looks, sides)
+    if val is not None:
+        found += check_groups(train, val, request.group_by)
+    labels = Labels(whole, looks.sizes, sides)
+    found += check_labels(labels)
+    notes = tuple(dict.fromkeys((*train.notes, *(val.notes if val is not None else ()))))
+    return Checked(in_order(found), labels, notes)
+
+
+def run(request: DataRequest, out: Path, split: bool = False) -> list[Finding]:
+    """Check, print the verdict and write `out`/check.html and `out`/check.csv; the findings decide the exit code.
+
+    Raises what `check` does, and DataError where `out` cannot be written."""
+    console = Console()
+    with _bar(console) as bar:
+        task = bar.add_task("looking at images", total=None)
+        checked = check(request, split, lambda done, total: bar.update(task, completed=done, total=total))
+    for note in checked.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
+    instances = checked.labels.instances
+    if checked.findings:
+        console.print(as_table(checked.findings))
+    console.print(verdict(checked.findings, len(instances), len(instances.image_files)), highlight=False)
+    write_csv(out / "check.csv", checked.findings)
+    page = write_page(out / "check.html", checked.findings, checked.labels, checked.notes)
+    console.print(f"pictures: {page}; every finding: {out / 'check.csv'}", markup=False, highlight=False)
+    return checked.findings
+
+
+def pooled(train: Instances, val: Instances) -> Instances:
+    """Both sides as one set, train first; image and annotation ids may then occur twice."""
+    names = ("image_ids", "ids", "category_ids", "boxes", "keypoints", "visibility", "areas", "crowd")
+    columns: dict[str, Any] = {name: np.concatenate([getattr(train, name), getattr(val, name)]) for name in names}
+    shift = len(train.image_files)
+    both_named = bool(train.identities) and bool(val.identities)
+    return replace(
+        train,
+        image_files=(*train.image_files, *val.image_files),
+        image_groups=(*train.image_groups, *val.image_groups),
+        image_index=np.concatenate([train.image_index, val.image_index + shift]),
+        category_names={**train.category_names, **val.category_names},
+        identities=(*train.identities, *val.identities) if both_named else (),
+        image_fields={},
+        **columns,
+    )
+
+
+def _read(request: DataRequest, path: Path, split: bool) -> tuple[Instances, Instances | None, list[Finding]]:
+    """Train, val where it is given, and what was wrong with the files."""
+    skeleton = None if request.skeleton is None else load_skeleton(request.skeleton)
+    both = {"train", "val"} <= set(subsets_given(path, request.val))
+    side = "train" if both or split or request.val is not None else ""
+    train, found = read_despite(path, request, skeleton, side, "train" if both else None)
+    val_path = path if both else request.val
+    if val_path is None:
+        return train, None, found
+    val, more = read_despite(val_path, request, train.skeleton, "val", "val" if both else None)
+    return train, val, found + more
+
+
+def _sides(whole: Instances, train: Instances, val: Instances | None) -> tuple[str, ...]:
+    """The side of every image of `whole`, which is train, both one after the other, or both mingled by a split."""
+    if val is None:
+        return ("",) * len(whole.image_files)
+    if whole.image_files == (*train.image_files, *val.image_files):
+        return ("train",) * len(train.image_files) + ("val",) * len(val.image_files)
+    validated = set(val.image_files)
+    return tuple("val" if file in validated else "train" for file in whole.image_files)
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
