@@ -2,10 +2,11 @@
 
 name: mouse4
 keypoints: [snout, leftear, rightear, tailbase]
-flip_pairs: [[leftear, rightear]]       # left out: inferred from the names
+flip_pairs: [[leftear, rightear]]       # left out: inferred from the names; []: nothing is swapped
 edges: [[snout, leftear]]               # for drawing; may be left out
 sigmas: {snout: 0.05, ...}              # or a list in the keypoints' order; left out: 0.05 each, and said so
 sigmas_note: where they come from, if they are not measured
+upper_body: [snout, leftear]            # the upper (or front) half, shown alone by augmentation; may be left out
 """
 
 import re
@@ -23,7 +24,7 @@ from posesweep.datasets.mistakes import Mistakes
 from posesweep.errors import DataError, did_you_mean
 
 FOLDER = Path(__file__).parent / "skeletons"
-KEYS = ("name", "keypoints", "flip_pairs", "edges", "sigmas", "sigmas_note")
+KEYS = ("name", "keypoints", "flip_pairs", "edges", "sigmas", "sigmas_note", "upper_body")
 DEFAULT_SIGMA = 0.05
 DEFAULT_NOTE = f"OKS sigmas were not given: {DEFAULT_SIGMA} for every keypoint, a stated default that nobody measured"
 Pairs = tuple[tuple[str, str], ...]
@@ -39,6 +40,7 @@ class Skeleton:
     edges: tuple[tuple[str, str], ...]  # limbs, for drawing
     sigmas: Float[np.ndarray, "K"]  # OKS falloff per keypoint; k = 2 sigma (COCO)
     sigmas_note: str = ""
+    upper_body: tuple[str, ...] = ()  # the other keypoints are the lower body; empty where nobody said
 
     @property
     def flip_index(self) -> Int[np.ndarray, "K"]:
@@ -163,10 +165,11 @@ def _build(described: Mapping[str, Any], stem: str) -> Skeleton:
     plain = Skeleton(
         name=described.get("name") or stem,
         keypoints=keypoints,
-        flip_pairs=tuple((left, right) for left, right in described.get("flip_pairs") or ()),
+        flip_pairs=_left_first(described.get("flip_pairs") or (), keypoints),
         edges=tuple((a, b) for a, b in described.get("edges") or ()),
         sigmas=np.full(len(keypoints), DEFAULT_SIGMA),
         sigmas_note=described.get("sigmas_note") or "",
+        upper_body=tuple(described.get("upper_body") or ()),
     )
     if described.get("flip_pairs") is None:
         plain = replace(plain, flip_pairs=infer_flip_pairs(keypoints))
@@ -175,6 +178,12 @@ def _build(described: Mapping[str, Any], stem: str) -> Skeleton:
         return replace(plain, sigmas_note=plain.sigmas_note or DEFAULT_NOTE)
     values = [sigmas[k] for k in keypoints] if isinstance(sigmas, dict) else sigmas
     return replace(plain, sigmas=np.array(values, dtype=np.float64))
+
+
+def _left_first(pairs: Iterable[Sequence[str]], keypoints: Sequence[str]) -> Pairs:
+    """The pairs as (left, right) where the names tell: files list the right one first, and drawing colours sides."""
+    inferred = set(infer_flip_pairs(keypoints))
+    return tuple((b, a) if (b, a) in inferred else (a, b) for a, b in pairs)
 
 
 def _check(described: Any, mistakes: Mistakes) -> None:
@@ -191,8 +200,21 @@ def _check(described: Any, mistakes: Mistakes) -> None:
     for name in _repeated(keypoints):
         mistakes.add(f"keypoint '{name}' is listed twice; every name must differ")
     _check_pairs("flip_pairs", described.get("flip_pairs"), keypoints, mistakes)
+    _check_sides(described.get("flip_pairs"), keypoints, mistakes)
     _check_pairs("edges", described.get("edges"), keypoints, mistakes)
     _check_sigmas(described.get("sigmas"), keypoints, mistakes)
+    _check_upper_body(described.get("upper_body"), keypoints, mistakes)
+
+
+def _check_upper_body(names: Any, keypoints: Sequence[str], mistakes: Mistakes) -> None:
+    if not isinstance(names, list | None):
+        mistakes.add("upper_body must be a list of keypoint names")
+        return
+    for name in names or []:
+        if name not in keypoints:
+            mistakes.add(f"upper_body: '{name}' is not a keypoint{did_you_mean(str(name), keypoints)}")
+    if names and set(keypoints) <= set(names):
+        mistakes.add("upper_body names every keypoint; leave those of the lower (or hind) half out")
 
 
 def _check_pairs(key: str, pairs: Any, keypoints: Sequence[str], mistakes: Mistakes) -> None:
@@ -211,6 +233,32 @@ def _check_pairs(key: str, pairs: Any, keypoints: Sequence[str], mistakes: Mista
     if key == "flip_pairs":
         for name in _repeated(members):
             mistakes.add(f"flip_pairs: '{name}' is in two pairs; a keypoint has one mirror image")
+
+
+def _check_sides(pairs: Any, keypoints: Sequence[str], mistakes: Mistakes) -> None:
+    """The pairs must not contradict what the names say about left and right; an empty list: nothing is swapped.
+
+    Names without a side (near and off, numbers) say nothing, and pairs of them are taken as they are."""
+    known = [pair for pair in pairs if _is_pair(pair, keypoints)] if isinstance(pairs, list) else []
+    members = [name for pair in known for name in pair]
+    inferred = infer_flip_pairs(keypoints)
+    mirror = {a: b for left, right in inferred for a, b in ((left, right), (right, left))}
+    for a, b in known:
+        named, other = (a, b) if mirror.get(a, b) != b else (b, a)
+        if mirror.get(named, other) != other and not {a, b} & set(_repeated(members)):
+            mistakes.add(
+                f"flip_pairs: '{named}' is paired with '{other}', but by their names '{mirror[named]}' mirrors it"
+            )
+    for left, right in inferred if known else ():
+        if left not in members and right not in members:
+            mistakes.add(
+                f"flip_pairs: '{left}' and '{right}' are in no pair, and their names differ in side only; "
+                "add the pair, or leave flip_pairs out and all pairs are inferred"
+            )
+
+
+def _is_pair(pair: Any, keypoints: Sequence[str]) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and pair[0] != pair[1] and set(map(str, pair)) <= set(keypoints)
 
 
 def _check_sigmas(sigmas: Any, keypoints: Sequence[str], mistakes: Mistakes) -> None:

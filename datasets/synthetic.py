@@ -20,19 +20,10 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from posesweep.datasets.horse_body import (
-    KEYPOINTS,
-    LANDMARKS,
-    LEGS,
-    PART_ID,
-    PARTS,
-    SEGMENTS,
-    Body,
-    horse_body,
-    surface,
-)
+from posesweep.datasets.horse_body import KEYPOINTS, LEGS, PART_ID, PARTS, SEGMENTS, Body, horse_body, surface
 from posesweep.datasets.horse_coat import Coat, base_colours, random_coat
 from posesweep.datasets.horse_gait import random_build, random_pose
+from posesweep.datasets.horse_marks import HORSE26, SCHEMAS, Schema
 from posesweep.datasets.painter import FINE, Camera, Painting, Polygons, join, look, paint
 from posesweep.datasets.scenery import Light, backdrop, cast_shadow, grain, occluders, random_light, texture
 from posesweep.datasets.skeleton import load_skeleton
@@ -52,10 +43,6 @@ _OCCLUDER_ODDS = (0.45, 0.75, 0.90)  # shares of pictures with 0, with at most 1
 _STANDS_OUT = np.zeros(len(PARTS))
 _STANDS_OUT[[PART_ID[f"{s}_{what}"] for s in ("left", "right") for what in ("eye", "nostril")]] = 0.05
 _STANDS_OUT[PART_ID["mane"]] = 0.03
-_ALLOWED = np.zeros((len(LANDMARKS), len(PARTS)), bool)  # [keypoint, part]
-for _row, _landmark in zip(_ALLOWED, LANDMARKS, strict=True):
-    _row[[PART_ID[part] for part in _landmark.parts]] = True
-_DEPTHS = np.array([landmark.depth for landmark in LANDMARKS])
 
 
 @dataclass(frozen=True)
@@ -78,14 +65,16 @@ class Scene:
 
 @dataclass(frozen=True)
 class HorseImage:
-    """One picture with its n horses. Coordinates are image pixels; the centre of the first pixel is (0, 0)."""
+    """One picture with its n horses of K keypoints each, the first 26 in the order of KEYPOINTS.
+
+    Coordinates are image pixels; the centre of the first pixel is (0, 0)."""
 
     image: UInt8[np.ndarray, "H W 3"]  # RGB
-    keypoints: Float[np.ndarray, "n 26 2"]  # the projections of points_3d, outside of the image too
-    visibility: UInt8[np.ndarray, "n 26"]  # 0 outside of the image, 1 covered by something, 2 seen
+    keypoints: Float[np.ndarray, "n K 2"]  # the projections of points_3d, outside of the image too
+    visibility: UInt8[np.ndarray, "n K"]  # 0 outside of the image, 1 covered by something, 2 seen
     boxes: Float[np.ndarray, "n 4"]  # x, y, width, height around the seen silhouette and the keypoints in the image
     areas: Float[np.ndarray, "n"]  # pixels^2 of the seen silhouette
-    points_3d: Float[np.ndarray, "n 26 3"]  # metres, world, z up
+    points_3d: Float[np.ndarray, "n K 3"]  # metres, world, z up
     camera: Camera
     owner: UInt8[np.ndarray, "H W"]  # 1, 2: the horse seen in a pixel; 0 none
     painting: Painting
@@ -97,25 +86,30 @@ class HorseImage:
 
 
 # -- one picture ------------------------------------------------------------------------------------------------------
-def render_horse(seed: int, index: int, size: tuple[int, int] = (320, 240)) -> HorseImage:
-    """Picture `index` of the series `seed`; `size` is (width, height) in pixels, at least 64 each."""
+def render_horse(seed: int, index: int, size: tuple[int, int] = (320, 240), schema: Schema = HORSE26) -> HorseImage:
+    """Picture `index` of the series `seed`; `size` is (width, height) in pixels, at least 64 each.
+
+    `schema` chooses what is labelled; the picture and the labels of the 26 points are the same with either."""
     width, height = size
     if min(size) < 64:
         raise DataError(f"synthetic horses: a picture of {width} x {height} pixels is too small; take 64 x 64 or more")
-    attempts = (_attempt(np.random.default_rng([seed, index, attempt]), size) for attempt in count())
+    attempts = (_attempt(np.random.default_rng([seed, index, attempt]), size, schema) for attempt in count())
     return next(result for result in attempts if result is not None)
 
 
-def _attempt(rng: np.random.Generator, size: tuple[int, int]) -> HorseImage | None:
+def _attempt(rng: np.random.Generator, size: tuple[int, int], schema: Schema) -> HorseImage | None:
     """A random picture; None where a horse is not well in view."""
     scene = random_scene(rng, size)
     if not _well_framed(scene, size):
         return None
-    result = render_scene(rng, scene, size)
-    return result if ((result.visibility == 2).sum(axis=1) >= _LEAST_VISIBLE).all() else None
+    result = render_scene(rng, scene, size, schema=schema)
+    basic = result.visibility[:, : len(KEYPOINTS)]  # the same pictures, whatever is labelled
+    return result if ((basic == 2).sum(axis=1) >= _LEAST_VISIBLE).all() else None
 
 
-def render_scene(rng: np.random.Generator, scene: Scene, size: tuple[int, int], crowded: bool = True) -> HorseImage:
+def render_scene(
+    rng: np.random.Generator, scene: Scene, size: tuple[int, int], crowded: bool = True, schema: Schema = HORSE26
+) -> HorseImage:
     """Paint `scene` with random surroundings; `crowded` allows things in front of the horses."""
     polygons = [horse_polygons(actor, i, scene) for i, actor in enumerate(scene.actors, start=1)]
     if crowded and (number := bisect(_OCCLUDER_ODDS, rng.random())):
@@ -125,7 +119,7 @@ def render_scene(rng: np.random.Generator, scene: Scene, size: tuple[int, int], 
     image = backdrop(rng, scene.camera, *size)
     factors = cast_shadow(texture(rng, *size), *_shadow_corners(scene), scene.light, scene.camera)
     image = cv2.multiply(image, cv2.merge([factors] * 3), scale=1 / 128)
-    return _labelled(_finished(rng, image, painting), painting, scene)
+    return _labelled(_finished(rng, image, painting), painting, scene, schema)
 
 
 def horse_polygons(actor: Actor, owner: int, scene: Scene) -> Polygons:
@@ -185,13 +179,13 @@ def _finished(rng: np.random.Generator, image: UInt8[np.ndarray, "H W 3"], paint
 
 
 # -- labels -----------------------------------------------------------------------------------------------------------
-def _labelled(image: np.ndarray, painting: Painting, scene: Scene) -> HorseImage:
+def _labelled(image: np.ndarray, painting: Painting, scene: Scene, schema: Schema) -> HorseImage:
     height, width = image.shape[:2]
-    points = np.stack([actor.body.points for actor in scene.actors])
+    points = np.stack([schema.points(actor.body) for actor in scene.actors])
     keypoints = scene.camera.project(points)
     inside = within(keypoints, width, height)
     owner = painting.look_up(painting.polygons.owner)
-    seen = np.stack([visible(painting, scene, number) for number in range(1, len(points) + 1)])
+    seen = np.stack([visible(painting, scene, number, schema) for number in range(1, len(points) + 1)])
     silhouettes = [owner == number for number in range(1, len(points) + 1)]
     boxes = [_box(mask, xy[ok], width, height) for mask, xy, ok in zip(silhouettes, keypoints, inside, strict=True)]
     return HorseImage(
@@ -212,20 +206,21 @@ def within(points: Float[np.ndarray, "... 2"], width: int, height: int) -> Bool[
     return np.all((points > -0.5) & (points < np.array([width, height]) - 0.5), axis=-1)
 
 
-def visible(painting: Painting, scene: Scene, number: int) -> Bool[np.ndarray, "26"]:
+def visible(painting: Painting, scene: Scene, number: int, schema: Schema = HORSE26) -> Bool[np.ndarray, "K"]:
     """Which keypoints of horse `number` are seen: within a pixel, a part they sit on shows, and no deeper part of
     the horse's own surface lies before them than a landmark lies below its skin."""
     actor, camera = scene.actors[number - 1], scene.camera
-    pixels = camera.project(actor.body.points)
-    depth = camera.see(actor.body.points)[:, 2]
+    points = schema.points(actor.body)
+    pixels = camera.project(points)
+    depth = camera.see(points)[:, 2]
     near = np.rint((pixels + 0.5) * FINE - 0.5)[:, None] + _AROUND
     height, width = painting.seen.shape
     spot = near.clip(0, [width - 1, height - 1]).astype(int)
     rows = painting.seen[spot[..., 1], spot[..., 0]].astype(int) - 1
     mine = (rows >= 0) & (painting.polygons.owner[rows] == number)
-    mine &= _ALLOWED[np.arange(len(pixels))[:, None], painting.polygons.part[rows]]
+    mine &= schema.allowed[np.arange(len(pixels))[:, None], painting.polygons.part[rows]]
     surface = painting.depth_at(rows, camera, (near + 0.5) / FINE - 0.5)
-    return (mine & (surface > (depth - actor.size * _DEPTHS)[:, None])).any(axis=1)
+    return (mine & (surface > (depth - actor.size * schema.depths)[:, None])).any(axis=1)
 
 
 _AROUND = np.array([(x, y) for y in (-1, 0, 1) for x in (-1, 0, 1)])  # fine pixels
@@ -375,23 +370,22 @@ def _write(folder: Path, recipe: Mapping[str, Any], progress: Callable[[int, int
     width, height = recipe["size"]
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    draw = partial(_draw, folder / "images", recipe["seed"], (width, height))
-    for number, (name, horses) in enumerate(_in_order(draw, recipe["n"]), start=1):
+    draw = partial(draw_picture, folder / "images", recipe["seed"], (width, height))
+    for number, (name, horses) in enumerate(in_order(draw, recipe["n"], _workers(recipe["n"])), start=1):
         images.append({"id": number, "file_name": name, "width": width, "height": height})
         for horse in horses:
             annotations.append({"id": len(annotations) + 1, "image_id": number, **horse})
         progress(number, recipe["n"])
-    content = {"info": recipe, "images": images, "annotations": annotations, "categories": [_category()]}
+    content = {"info": recipe, "images": images, "annotations": annotations, "categories": [category(HORSE26)]}
     (folder / "annotations.json").write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
 
 
-_Drawn = tuple[str, list[dict[str, Any]]]  # a file's name, and the annotations of its horses
+Drawn = tuple[str, list[dict[str, Any]]]  # a file's name, and the annotations of its horses
 
 
-def _in_order(draw: Callable[[int], _Drawn], n: int) -> Iterator[_Drawn]:
-    """What `draw` gives for 0 ... n - 1. Not in threads: drawing is a thousand short calls, and each would hand the
-    interpreter's lock to and fro, so that two threads were slower than one."""
-    workers = _workers(n)
+def in_order(draw: Callable[[int], Drawn], n: int, workers: int) -> Iterator[Drawn]:
+    """What `draw` gives for 0 ... n - 1, by `workers` processes. Not in threads: drawing is a thousand short calls, and
+    each would hand the interpreter's lock to and fro, so that two threads were slower than one."""
     if workers < 2:
         yield from map(draw, range(n))
         return
@@ -405,9 +399,9 @@ def _workers(n: int) -> int:
     return min(cpus, n // _SHARE)
 
 
-def _draw(folder: Path, seed: int, size: tuple[int, int], index: int) -> _Drawn:
-    """Write picture `index` into `folder`."""
-    result = render_horse(seed, index, size)
+def draw_picture(folder: Path, seed: int, size: tuple[int, int], index: int, keypoints: int = 26) -> Drawn:
+    """Write picture `index` into `folder`; `keypoints`, of SCHEMAS, says what is labelled."""
+    result = render_horse(seed, index, size, SCHEMAS[keypoints])
     name = f"{index:06d}.jpg"
     _write_jpeg(folder / name, result.image)
     return name, list(_annotations(result))
@@ -430,6 +424,7 @@ def _annotations(result: HorseImage) -> Iterator[dict[str, Any]]:
         "focal_px": result.camera.focal_px,
         "centre": result.camera.centre.tolist(),
     }
+    decimals = 5 if max(result.image.shape) <= 640 else 7  # less than 0.01 px in either
     for i, visibility in enumerate(result.visibility):
         labelled = (visibility > 0)[:, None]
         points = np.where(labelled, result.keypoints[i].round(3), 0.0)
@@ -440,13 +435,20 @@ def _annotations(result: HorseImage) -> Iterator[dict[str, Any]]:
             "iscrowd": 0,
             "num_keypoints": int(labelled.sum()),
             "keypoints": np.column_stack([points, visibility]).ravel().tolist(),
-            "points_3d": result.points_3d[i].round(5).tolist(),
+            "points_3d": result.points_3d[i].round(decimals).tolist(),
             "camera": camera,
         }
 
 
-def _category() -> dict[str, Any]:
-    skeleton = load_skeleton("horse26")
+def category(schema: Schema) -> dict[str, Any]:
+    """What a COCO file says about the horse's keypoints and limbs."""
+    skeleton = load_skeleton(schema.skeleton)
     number = {name: position for position, name in enumerate(skeleton.keypoints, start=1)}
     edges = [[number[a], number[b]] for a, b in skeleton.edges]
-    return {"id": 1, "name": "horse", "supercategory": "animal", "keypoints": list(KEYPOINTS), "skeleton": edges}
+    return {
+        "id": 1,
+        "name": "horse",
+        "supercategory": "animal",
+        "keypoints": list(skeleton.keypoints),
+        "skeleton": edges,
+    }

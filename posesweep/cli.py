@@ -156,6 +156,22 @@ def _add_data_verbs(verbs: Verbs) -> None:
     show.add_argument("--sigma", type=float, default=2.0, help="of the targets, in heatmap cells (default: 2)")
     show.add_argument("--count", type=_count, default=12, help="samples on the first page (default: 12)")
 
+    sigmas = _verb(verbs, "sigmas", run_sigmas, "measure OKS sigmas on objects that two people annotated")
+    sigmas.add_argument("first", type=Path, help="annotations in any format that is read")
+    sigmas.add_argument("second", type=Path, help="the same images, annotated again")
+    sigmas.add_argument("--out", type=Path, required=True, help="the skeleton file to write")
+    sigmas.add_argument("--images", type=Path, help="the folder of the images")
+    sigmas.add_argument("--skeleton", help="a shipped skeleton's name or a YAML file")
+    sigmas.add_argument("--truth", action="store_true", help="the second file is as good as exact")
+
+    synth = _verb(verbs, "synth", run_synth, "draw horses with exact 2D and 3D keypoints: images, COCO JSON, CSV")
+    synth.add_argument("out", type=Path, help="the folder to make; nothing is written over")
+    synth.add_argument("--n", type=_count, default=1000, help="pictures (default: 1000)")
+    synth.add_argument("--keypoints", type=int, default=26, choices=(26, 68), help="of each horse (default: 26)")
+    synth.add_argument("--seed", type=int, default=0, help="another seed gives other pictures (default: 0)")
+    synth.add_argument("--size", type=_count, nargs=2, default=(320, 240), metavar=("W", "H"), help="of a picture")
+    synth.add_argument("--workers", type=_count, help="processes (default: one for each CPU)")
+
     clean = _verb(verbs, "clean", run_clean, "remove crop stores that nothing uses, and say what it frees")
     clean.add_argument(
         "--older-than", type=float, default=30.0, metavar="DAYS", help="last used so long ago (default: 30)"
@@ -284,6 +300,20 @@ def run_show(asked: argparse.Namespace) -> None:
         asked.out,
         Shown(tuple(asked.imgsz), asked.augment, asked.sigma, asked.count),
     )
+
+
+def run_sigmas(asked: argparse.Namespace) -> None:
+    """Estimate sigmas."""
+    from posesweep.datasets.sigmas import run_sigmas as run
+
+    run(asked.first, asked.second, asked.out, asked.images, asked.skeleton, asked.truth)
+
+
+def run_synth(asked: argparse.Namespace) -> None:
+    """Draw a set."""
+    from posesweep.datasets.synthetic_set import SynthRequest, run
+
+    run(asked.out, SynthRequest(asked.n, asked.keypoints, asked.seed, tuple(asked.size), asked.workers))
 
 
 def run_clean(asked: argparse.Namespace) -> None:
