@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from posesweep.datasets.check_page import write_page
+from posesweep.datasets.counting import counting
 from posesweep.datasets.findings import Finding, as_table, in_order, verdict, write_csv
 from posesweep.datasets.image_checks import check_groups, check_images
 from posesweep.datasets.instances import Instances
@@ -67,9 +67,8 @@ def run(request: DataRequest, out: Path, split: bool = False) -> list[Finding]:
 
     Raises what `check` does, and DataError where `out` cannot be written."""
     console = Console()
-    with _bar(console) as bar:
-        task = bar.add_task("looking at images", total=None)
-        checked = check(request, split, lambda done, total: bar.update(task, completed=done, total=total))
+    with counting("looking at images") as count:
+        checked = check(request, split, count)
     for note in checked.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
     instances = checked.labels.instances
@@ -125,8 +124,3 @@ def _sides(whole: Instances, train: Instances, val: Instances | None) -> tuple[s
 
 def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -24,9 +24,9 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from posesweep.datasets.counting import bar
 from posesweep.datasets.decoding import read_image
 from posesweep.datasets.gather import BOX_MARGIN
 from posesweep.datasets.headers import Header, read_header
@@ -306,12 +306,10 @@ Item = TypeVar("Item")
 def _each(items: list[Item], work: Callable[[Item], Result], what: str, request: Conversion) -> list[Result]:
     """`work` for every item, in threads (decoding, copying and OpenCV release the lock), with a progress bar."""
     threads = request.threads or len(os.sched_getaffinity(0))
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=request.console, disable=request.console is None, transient=True)
     pool = ThreadPoolExecutor(threads)
     try:
-        with bar:
-            return list(bar.track(pool.map(work, items), total=len(items), description=what))
+        with bar(request.console or Console(quiet=True)) as shown:
+            return list(shown.track(pool.map(work, items), total=len(items), description=what))
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
 

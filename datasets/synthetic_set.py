@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from posesweep.datasets.coco import read_coco
+from posesweep.datasets.counting import counting
 from posesweep.datasets.drawing import save_png
 from posesweep.datasets.horse_marks import SCHEMAS
 from posesweep.datasets.painter import Camera
@@ -76,10 +76,8 @@ class Sanity:
 def run(out: Path, request: SynthRequest) -> None:
     """Draw the set with a progress bar and print what the sanity check found."""
     console = Console(highlight=False, soft_wrap=True)
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("drawing", total=request.n)
-        sanity = write_set(out, request, lambda done, _n: bar.update(task, completed=done))
+    with counting("drawing") as count:
+        sanity = write_set(out, request, count)
     _print(sanity, console)
     console.print(f"written: {out / ANNOTATIONS}, {TABLE}, {OVERLAY}", markup=False)
     skeleton = SCHEMAS[request.keypoints].skeleton

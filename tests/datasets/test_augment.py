@@ -1,20 +1,26 @@
-"""Augmentation: presets and their strength, draws that depend on nothing but the sample, margins that hold, pixels."""
+"""Augmentation: presets and their strength, own ranges, draws that depend on nothing but the sample."""
 
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 
-import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from posesweep.datasets import augment
-from posesweep.datasets.augment import PRESETS, PROBABILITIES, Augmentation, Draws, chances, preset, widest
+from posesweep.datasets.augment import (
+    MOST_HOLES,
+    PRESETS,
+    PROBABILITIES,
+    RANGES,
+    Augmentation,
+    Draws,
+    chances,
+    preset,
+    widest,
+)
 from posesweep.errors import ConfigError
 
-IMGSZ = (192, 256)
 NOTHING = Augmentation()
-NOISE = augment.noise_field(IMGSZ, seed=0)
 
 
 def draws_of(augmentation: Augmentation, n: int = 4000) -> Draws:
@@ -55,6 +61,16 @@ def test_mistakes_are_named() -> None:
         preset("medum")
     with pytest.raises(ConfigError, match=r"aug_strength: 1\.5 must be from 0 .* try 0.5"):
         preset("medium", 1.5)
+    with pytest.raises(ConfigError, match="aug_rotation: there is no such range; did you mean 'rotation_deg'"):
+        preset("medium", 0.5, {"rotation": 30})
+    with pytest.raises(
+        ConfigError, match=r"aug_scale_max: 0.5 must not be below aug_scale_min, which is 0.7; give both"
+    ):
+        preset("medium", 0.5, {"scale_max": 0.5})
+    with pytest.raises(
+        ConfigError, match=r"aug_scale_min: 1.4 must not be above aug_scale_max, which is 1.3; give both"
+    ):
+        preset("medium", 0.5, {"scale_min": 1.4})
 
 
 def test_widest_covers_each_and_nothing_covers_none() -> None:
@@ -81,8 +97,16 @@ def test_draws_stay_in_range_reach_the_ends_and_hit_as_often_as_said() -> None:
     assert 0.99 * a.shift < np.abs(d.shift).max() <= a.shift
     assert set(np.unique(d.motion_px).tolist()) == {0, 3, 5, 7, 9}
     assert np.exp(-a.gamma_log) <= d.gamma.min()
-    assert d.hole.min() >= 0
-    assert d.hole.max() <= 1
+    for rectangles in (d.hole, d.holes, d.patch):
+        assert rectangles.min() >= 0
+        assert rectangles.max() <= 1
+    assert 0.99 * a.perspective_share < np.abs(d.corners).max() <= a.perspective_share
+    assert 0.99 * a.elastic_share < d.elastic_share.max() <= a.elastic_share
+    assert 0.99 * a.clahe_clip < d.clahe_clip.max() - 1 <= a.clahe_clip
+    assert 0.99 * a.iso_intensity < d.iso_intensity.max() <= a.iso_intensity
+    assert d.jpeg_quality.max() == 100
+    assert d.jpeg_quality[d.jpeg_quality > 0].min() == 100 - a.jpeg_loss
+    assert d.upper.mean() == pytest.approx(0.5, abs=0.015)
     hits = {
         "flip": d.flip,
         "rotate": angle > 0,
@@ -93,6 +117,14 @@ def test_draws_stay_in_range_reach_the_ends_and_hit_as_often_as_said() -> None:
         "motion": d.motion_px > 0,
         "noise": d.noise_std > 0,
         "dropout": d.hole[:, 2] > d.hole[:, 0],
+        "half_body": d.half_body,
+        "perspective": d.corners.any(axis=(1, 2)),
+        "elastic": d.elastic_share > 0,
+        "clahe": d.clahe_clip > 0,
+        "iso": d.iso_intensity > 0,
+        "jpeg": d.jpeg_quality > 0,
+        "coarse": d.holes[:, 0, 2] > 0,
+        "occlusion": d.patch[:, 2] > 0,
     }
     assert set(hits) == set(PROBABILITIES)
     for name, hit in hits.items():
@@ -101,156 +133,55 @@ def test_draws_stay_in_range_reach_the_ends_and_hit_as_often_as_said() -> None:
     assert np.abs(np.corrcoef(table) - np.eye(len(table))).max() < 0.04  # none comes along with another
 
 
-def test_nothing_drawn_is_the_identity() -> None:
-    affines = augment.input_to_box(draws_of(NOTHING, 3), IMGSZ)
-    np.testing.assert_allclose(affines, np.tile(np.eye(2, 3), (3, 1, 1)), atol=1e-12)
+def test_coarse_dropout_draws_from_one_hole_to_the_most() -> None:
+    d = draws_of(Augmentation(coarse=1.0, coarse_holes=4.4, coarse_share=0.1))
+    counts = (d.holes[:, :, 2] > d.holes[:, :, 0]).sum(axis=1)
+    assert np.bincount(counts, minlength=6)[1:].tolist() == pytest.approx([1000, 1000, 1000, 1000, 0], abs=100)
+    sides = (d.holes[:, 0, 2:] - d.holes[:, 0, :2]).ravel()
+    assert 0.05 <= sides.min() < sides.max() <= 0.1
+    most = draws_of(Augmentation(coarse=1.0, coarse_holes=100, coarse_share=0.1)).holes[:, :, 2] > 0
+    assert most.sum(axis=1).max() == MOST_HOLES
 
 
-def one(**values: object) -> Draws:
-    """A single sample to which only `values` happen."""
-    given_values = {name: np.array([value]) for name, value in values.items()}
-    return replace(draws_of(NOTHING, 1), **given_values)
-
-
-def test_geometry_by_hand() -> None:
-    middle, right = np.array([95.5, 127.5]), np.array([1.0, 0.0])
-
-    def goes(draws: Draws, point: np.ndarray) -> np.ndarray:
-        (affine,) = augment.input_to_box(draws, IMGSZ)
-        return affine[:, :2] @ point + affine[:, 2]
-
-    np.testing.assert_allclose(goes(one(flip=True), np.array([0.0, 40.0])), [191, 40])
-    np.testing.assert_allclose(goes(one(scale=2.0), middle + right), middle + 2 * right)
-    np.testing.assert_allclose(goes(one(shift=[0.1, -0.2]), middle), middle + np.array([19.1, -51.0]))
-    turned = goes(one(angle_rad=np.pi / 2), middle + right) - middle
-    # a quarter turn in image pixels, where a crop pixel is 192/191 wide and 256/255 high
-    np.testing.assert_allclose(turned, [0, (192 / 191) / (256 / 255)], atol=1e-12)
-    # a mirrored sample still shows the region moved to the same side
-    np.testing.assert_allclose(goes(one(flip=True, shift=[0.1, 0.0]), middle), middle + np.array([19.1, 0.0]))
-
-
-@pytest.mark.parametrize("imgsz", [(192, 256), (384, 192)])
-@pytest.mark.parametrize("name", ["light", "medium", "aggressive"])
-def test_the_margin_holds_for_other_draws_and_a_smaller_one_would_not(name: str, imgsz: tuple[int, int]) -> None:
-    margins = np.array(augment.margin_for(preset(name), imgsz))
-    assert (margins * 8 % 1 == 0).all()
-    affines = augment.input_to_box(Draws.of(preset(name), chances(2000, seed=5, epoch=1)), imgsz)
-    pixels = np.stack(np.meshgrid(np.linspace(0, imgsz[0] - 1, 16), np.linspace(0, imgsz[1] - 1, 16)), -1).reshape(
-        -1, 2
+def test_what_was_drawn_before_there_were_later_columns_is_drawn_still() -> None:
+    """A trial of an earlier version goes on with the same rotations and colours."""
+    np.testing.assert_array_equal(
+        chances(3, 5, 2)[:, :30], np.random.default_rng([5, 1, 2]).random((3, 30), dtype=np.float32)
     )
-    seen = np.einsum("bij,pj->bpi", affines[:, :, :2], pixels) + affines[:, None, :, 2]
-    off = np.abs(seen - (np.array(imgsz) - 1) / 2) * 2 / np.array(imgsz)  # 1 = the border of the plain input
-
-    def lost(at: np.ndarray) -> float:
-        return float((off > at).any(axis=2).mean())
-
-    assert lost(margins) < 0.012
-    assert lost(margins - 1 / 8) > 0.01
 
 
-def test_margins_of_known_recipes() -> None:
-    assert augment.margin_for(NOTHING) == (1.0, 1.0)
-    assert augment.margin_for(Augmentation(flip=1.0)) == (1.0, 1.0)
-    assert augment.margin_for(Augmentation(scale_min=1.5, scale_max=1.5)) == (1.5, 1.5)
-    wide, high = augment.margin_for(Augmentation(rotate=1.0, rotation_deg=80, scale_min=0.7, scale_max=1.3))
-    assert wide > high  # the long side swings across the short one
-    assert wide * high < 3  # (2.0, 1.5) loses next to nothing
-    square = augment.margin_for(Augmentation(rotate=0.6, rotation_deg=40, scale_min=0.7, scale_max=1.3))
-    assert square[0] * square[1] <= 1.5 * 1.5  # 1.5 each way was measured to lose 0.6 %
+def test_own_ranges_are_used_as_they_are_at_any_strength() -> None:
+    for strength in (0.0, 0.5, 1.0):
+        own = preset("medium", strength, {"rotation_deg": 12.0, "scale_min": 0.9})
+        assert (own.rotation_deg, own.scale_min) == (12, 0.9)
+        assert own.shift == preset("medium", strength).shift
 
 
-def coloured(augmentation: Augmentation, image: np.ndarray, i: int = 0) -> np.ndarray:
-    changed = image.copy()
-    augment.change_pixels(changed, draws_of(augmentation, 50), i, NOISE)
-    return changed
+def test_own_ranges_that_would_have_no_effect_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"aug_elastic_share: it never happens in the preset medium; .* aug_elastic, too"
+    ):
+        preset("medium", 0.5, {"elastic_share": 0.01})
+    with pytest.raises(
+        ConfigError, match="aug_coarse: the preset light has no range for it; give aug_coarse_holes and"
+    ):
+        preset("light", 0.5, {"coarse": 0.5})
+    assert preset("medium", 0.5, {"elastic": 0.0, "elastic_share": 0.01}).elastic == 0  # a search may come to 0
+    assert preset("medium", 0.0, {"rotation_deg": 30}).rotate == 0
 
 
-@pytest.fixture(scope="module")
-def picture() -> np.ndarray:
-    coarse = np.random.default_rng(0).integers(40, 216, (16, 12, 3)).astype(np.uint8)
-    return cv2.resize(coarse, IMGSZ, interpolation=cv2.INTER_LINEAR)
+def test_every_range_belongs_to_a_probability() -> None:
+    belonging = {key for ranges in RANGES.values() for key in ranges}
+    names = {field.name for field in fields(Augmentation)}
+    assert names == belonging | set(PROBABILITIES) | {"scale_min", "scale_max"}
+    assert set(PROBABILITIES) - set(RANGES) == {"flip", "half_body"}
 
 
-def test_a_hit_with_no_range_changes_no_pixel(picture: np.ndarray) -> None:
-    always = Augmentation(**dict.fromkeys(("colour", "gamma", "noise"), 1.0))
-    np.testing.assert_array_equal(coloured(always, picture), picture)
-
-
-def test_colour_by_hand(picture: np.ndarray) -> None:
-    d = one(recolour=True, colour=np.array([[0.5, 0, 0, 10], [0, 1, 0, 0], [0, 0, 2.0, -300]]))
-    changed = picture.copy()
-    augment.change_pixels(changed, d, 0, NOISE)
-    assert np.abs(changed[..., 0] - (picture[..., 0] / 2 + 10)).max() <= 0.5
-    np.testing.assert_array_equal(changed[..., 1], picture[..., 1])
-    np.testing.assert_array_equal(changed[..., 2], np.clip(picture[..., 2].astype(int) * 2 - 300, 0, 255))
-
-
-def luma(image: np.ndarray) -> np.ndarray:
-    return image @ np.array([0.299, 0.587, 0.114])
-
-
-def test_each_colour_change_does_what_its_name_says() -> None:
-    grey = np.full((4, 4, 3), 90, np.uint8)
-    patch = np.full((4, 4, 3), (150, 100, 80), np.uint8)
-    for i in range(20):
-        for change in ({"saturation": 0.9}, {"hue_deg": 40}):  # neither touches grey, neither changes luma
-            only = Augmentation(colour=1.0, **change)
-            assert np.abs(coloured(only, grey, i).astype(int) - 90).max() <= 1
-            assert np.abs(luma(coloured(only, patch, i)) - luma(patch)).max() < 1.1
-        brighter = coloured(Augmentation(colour=1.0, brightness=0.2), patch, i).astype(int) - patch
-        assert np.ptp(brighter) <= 1
-        assert abs(brighter.mean()) <= 51.5
-        spread = np.ptp(coloured(Augmentation(colour=1.0, contrast=0.2), patch, i)[0, 0]) / np.ptp(patch[0, 0])
-        assert 0.78 < spread < 1.22
-
-
-def test_gamma_leaves_black_and_white() -> None:
-    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
-    changed = ramp.copy()
-    augment.change_pixels(changed, one(gamma=2.0), 0, NOISE)
-    assert changed[0, [0, 128, 255], 0].tolist() == [0, round(128**2 / 255), 255]
-
-
-def test_noise_has_the_spread_drawn_and_no_mean() -> None:
-    grey = np.full((256, 192, 3), 128, np.uint8)
-    seen = []
-    for at in (0, 1000, augment._NOISE_PLACES - 1):
-        noisy = grey.copy()
-        augment.change_pixels(noisy, one(noise_std=12.0, noise_at=at), 0, NOISE)
-        assert noisy.std() == pytest.approx(12, rel=0.03)
-        assert noisy.mean() == pytest.approx(128, abs=0.2)
-        seen.append(noisy)
-    assert np.corrcoef(seen[0].ravel(), seen[1].ravel())[0, 1] < 0.02
-
-
-@pytest.mark.parametrize(
-    "drawn", [{"blur_px": 0.7}, {"blur_px": 1.2}, {"blur_px": 3.0}, {"motion_px": 9, "motion_deg": 30.0}]
-)
-def test_blur_smooths_and_moves_nothing(drawn: dict[str, float]) -> None:
-    dot = np.zeros((256, 192, 3), np.uint8)
-    dot[100, 80] = 255
-    dot[98:103, 78:83] = 255
-    blurred = dot.copy()
-    augment.change_pixels(blurred, one(**drawn), 0, NOISE)
-    weight = blurred[..., 0].astype(float)
-    assert (weight > 0).sum() > 25
-    np.testing.assert_allclose((np.indices(weight.shape) * weight).sum(axis=(1, 2)) / weight.sum(), [100, 80], atol=0.1)
-
-
-def test_dropout_is_one_black_rectangle(picture: np.ndarray) -> None:
-    changed = picture.copy()
-    augment.change_pixels(changed, one(hole=[0.25, 0.5, 0.5, 0.75]), 0, NOISE)
-    expected = picture.copy()
-    expected[128:192, 48:96] = 0
-    np.testing.assert_array_equal(changed, expected)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.sampled_from(list(PRESETS)), st.floats(0, 1), st.integers(0, 49))
-def test_no_preset_fails_on_any_image(name: str, strength: float, i: int) -> None:
-    for level in (0, 255):
-        image = np.full((64, 48, 3), level, np.uint8)
-        coloured(preset(name, strength), image, i)
+def test_top_view_is_medium_turned_freely() -> None:
+    top = preset("top_view")
+    assert (top.rotate, top.rotation_deg, top.half_body) == (1, 180, 0)
+    angles = np.histogram(draws_of(top).angle_rad, bins=4, range=(-np.pi, np.pi))[0]
+    assert angles.tolist() == pytest.approx([1000] * 4, abs=100)
 
 
 def test_every_field_is_scaled_by_strength() -> None:
