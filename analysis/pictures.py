@@ -94,11 +94,12 @@ def _picture(image: np.ndarray, evidence: Evidence, row: int, skeleton: Skeleton
         worst_px=float(error[furthest]),
         width=width,
         height=height,
-        jpeg=_jpeg(canvas),
+        jpeg=jpeg(canvas),
     )
 
 
-def _jpeg(canvas: np.ndarray) -> bytes:
+def jpeg(canvas: UInt8[np.ndarray, "H W 3"]) -> bytes:
+    """A picture (BGR) as a JPEG file small enough for a page."""
     done, encoded = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     assert done
     return encoded.tobytes()

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -25,7 +26,7 @@ from posesweep.analysis.per_keypoint import (
     keypoint_map,
     per_keypoint,
 )
-from posesweep.analysis.pictures import Picture, best_and_worst, draw_pictures
+from posesweep.analysis.pictures import Picture, best_and_worst, draw_pictures, jpeg
 from posesweep.analysis.ranked import STATE_WORDS, Standing, Standings, ranked
 from posesweep.analysis.results import Evidence, SweepResults, moments, read_sweep_folder
 from posesweep.files import write_text
@@ -74,6 +75,7 @@ def render(results: SweepResults, table: Standings) -> str:
         settings=_settings(results, table),
         course=_course(results),
         data=_data(results),
+        samples=_samples(results),
         versions=_versions(results, table),
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
@@ -209,7 +211,7 @@ def _shots(results: SweepResults, evidence: Evidence) -> tuple[list[Shot], list[
 
 
 def _shot(picture: Picture) -> Shot:
-    return Shot(picture, "data:image/jpeg;base64," + base64.b64encode(picture.jpeg).decode())
+    return Shot(picture, _embedded(picture.jpeg))
 
 
 # --- words and small tables ------------------------------------------------------------------------------------------
@@ -307,6 +309,18 @@ def _data(results: SweepResults) -> DataFacts:
         split_hash=str(split.get("hash", "not known")),
         notes=[str(note) for note in split.get("notes") or ()],
     )
+
+
+def _samples(results: SweepResults) -> str | None:
+    """The picture of augmented training samples that the sweep made at its start; None where there is none."""
+    file = results.folder / "pictures" / "augmented.png"
+    picture = cv2.imread(str(file)) if file.is_file() else None
+    return _embedded(jpeg(picture)) if picture is not None else None
+
+
+def _embedded(image: bytes) -> str:
+    """A JPEG as the source of an <img>."""
+    return "data:image/jpeg;base64," + base64.b64encode(image).decode()
 
 
 def _versions(results: SweepResults, table: Standings) -> list[tuple[str, str]]:

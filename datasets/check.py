@@ -19,7 +19,7 @@ from posesweep.datasets.image_checks import check_groups, check_images
 from posesweep.datasets.instances import Instances
 from posesweep.datasets.label_checks import Labels, check_labels
 from posesweep.datasets.lenient import read_despite
-from posesweep.datasets.load import DataRequest, split_plan, subsets_given
+from posesweep.datasets.load import DataRequest, of_val, split_plan, subsets_given
 from posesweep.datasets.near_duplicates import Progress as Reporter
 from posesweep.datasets.near_duplicates import look_at_all
 from posesweep.datasets.skeleton import load_skeleton
@@ -108,7 +108,7 @@ def _read(request: DataRequest, path: Path, split: bool) -> tuple[Instances, Ins
     val_path = path if both else request.val
     if val_path is None:
         return train, None, found
-    val, more = read_despite(val_path, request, train.skeleton, "val", "val" if both else None)
+    val, more = read_despite(val_path, of_val(request), train.skeleton, "val", "val" if both else None)
     return train, val, found + more
 
 

@@ -36,6 +36,7 @@ class DataRequest:
     train: Path | None = None
     val: Path | None = None
     images: Path | None = None  # None: found from where the annotations lie, as each reader says
+    val_images: Path | None = None  # None: as images
     skeleton: str | Path | None = None  # a shipped name or a YAML file; None: what the annotations say
     group_by: str | None = None
     val_fraction: float = 0.2
@@ -96,7 +97,12 @@ def _read_both(request: DataRequest, train_path: Path, cache: Path) -> tuple[Ins
     train = read_annotations(train_path, request, skeleton)
     if request.val is None:
         return split_data(train, split_plan(request), cache)
-    return train, read_annotations(request.val, request, train.skeleton)
+    return train, read_annotations(request.val, of_val(request), train.skeleton)
+
+
+def of_val(request: DataRequest) -> DataRequest:
+    """The request as the validation annotations are read."""
+    return replace(request, images=request.val_images or request.images)
 
 
 def split_plan(request: DataRequest) -> SplitPlan:

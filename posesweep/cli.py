@@ -6,6 +6,7 @@ Only what a verb needs is imported, inside its function: `--help` answers at onc
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -114,15 +115,22 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_data_verbs(verbs: Verbs) -> None:
     """The verbs that look at annotations and images, and need no sweep."""
+    start = _verb(verbs, "init", run_init, "look at annotations and write a commented sweep file that runs")
+    start.add_argument("data", type=Path, help="annotations in any format that is read, their folder or project")
+    start.add_argument("--out", type=Path, default=Path("sweep.yaml"), help="the file to write (default: sweep.yaml)")
+    start.add_argument("--images", type=Path, help="the folder of the images; found without it where it can be")
+    start.add_argument("--name", help="of the sweep (default: after the data)")
+    start.add_argument("--minutes", type=float, help="how long it may take (default: 10 on a CPU, 240 on a GPU)")
+
     check = _verb(verbs, "check", run_check, "look for faults in annotations and images, and for leaks into validation")
-    check.add_argument("data", type=Path, help="annotations in any format that is read")
+    check.add_argument("data", type=Path, help="annotations in any format that is read, their folder, or a sweep file")
     check.add_argument("--val", type=Path, help="the validation annotations, to look for leaks")
     check.add_argument("--images", type=Path, help="the folder of the images")
     check.add_argument("--skeleton", help="a shipped skeleton's name or a YAML file")
     check.add_argument("--group-by", help="a pattern with one group on file names, a key of the images, or identity")
     check.add_argument("--split", choices=("random", "stratified", "auto"), help="check the split a sweep would make")
     check.add_argument("--folds", type=_count, help="with --split: validation is one of so many parts")
-    check.add_argument("--fold", type=int, default=0, help="which one, from 0 on (default: 0)")
+    check.add_argument("--fold", type=int, help="which one, from 0 on (default: 0)")
     check.add_argument("--out", type=Path, default=Path("check"), help="where the page goes (default: check)")
 
     convert = _verb(verbs, "convert", run_convert, "annotations in any format -> COCO, YOLO-pose or CSV")
@@ -260,15 +268,23 @@ def run_weights(asked: argparse.Namespace) -> None:
     describe(asked.file)
 
 
+def run_init(asked: argparse.Namespace) -> None:
+    """Write a sweep file for new data."""
+    from posesweep.trainables.init import run
+
+    run(asked.data, asked.out, asked.images, asked.name, asked.minutes)
+
+
 def run_check(asked: argparse.Namespace) -> int:
     """Look for faults; 1 when there are errors."""
     from posesweep.datasets.check import run
     from posesweep.datasets.findings import exit_code
-    from posesweep.datasets.load import DataRequest
+    from posesweep.trainables.init import data_to_check
 
+    request, split = data_to_check(asked.data, asked.images)
     names = ("val", "images", "skeleton", "group_by", "split", "folds", "fold")
     given = {name: value for name in names if (value := getattr(asked, name)) is not None}
-    return exit_code(run(DataRequest(train=asked.data, **given), asked.out, split=asked.split is not None))
+    return exit_code(run(replace(request, **given), asked.out, split=split or asked.split is not None))
 
 
 def run_convert(asked: argparse.Namespace) -> None:

@@ -55,6 +55,7 @@ class DataSpec(Block):
     train: str | None = None
     val: str | None = None
     images: str | None = None
+    val_images: str | None = Field(default=None, description="the folder of the images of val, where it is another")
     skeleton: str | None = None
     group_by: str | None = Field(
         default=None,
@@ -99,6 +100,12 @@ class DataSpec(Block):
         return self
 
     @model_validator(mode="after")
+    def _images_of_val(self) -> Self:
+        if self.val_images is not None and self.val is None:
+            raise sentence("has val_images without val, whose images they are; give val, or take it out")
+        return self
+
+    @model_validator(mode="after")
     def _splits_one_file(self) -> Self:
         asked = "folds" if self.folds is not None else "split" if self.split != "random" else None
         given = "val" if self.val is not None else "synthetic" if self.synthetic is not None else None
@@ -113,7 +120,7 @@ class DataSpec(Block):
 def with_paths_from(folder: Path, data: DataSpec) -> DataSpec:
     """Every path absolute: of the current directory where it exists there, else of `folder`; skeleton names stay."""
     found = {}
-    for name in ("train", "val", "images", "skeleton"):
+    for name in ("train", "val", "images", "val_images", "skeleton"):
         value = getattr(data, name)
         if value is not None and (name != "skeleton" or value.endswith((".yaml", ".yml"))):
             path = Path(value).expanduser()

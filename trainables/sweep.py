@@ -64,6 +64,8 @@ def prepare(sweep: Sweep, folder: Path, slots: Slots) -> dict[str, Any]:
         print(f"note: {note}")
     record_split(folder, prepared.record)
     write_json(folder / "space.json", space_json(sweep))
+    if prepared.draw is not None and not (folder / "pictures").is_dir():
+        prepared.draw(folder / "pictures")
     return {**base, **prepared.settings}
 
 

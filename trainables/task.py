@@ -1,6 +1,8 @@
 """What a trial needs to know of a problem: the Task protocol."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -53,6 +55,7 @@ class Prepared:
     record: dict[str, Any]
     notes: list[str]
     settings: dict[str, Any]
+    draw: Callable[[Path], None] | None = None  # pictures of the samples, for the report, into a folder
 
 
 @runtime_checkable

@@ -57,7 +57,9 @@ def sentence_of(error: Exception, config: TrialConfig) -> str:
     """What the user reads of an error that ends a trial for good."""
     if isinstance(error, PoseSweepError):
         return str(error)
-    return f"out of GPU memory at batch {config.batch}: lower batch, or raise accumulate; `posesweep fit` finds what fits"
+    return (
+        f"out of GPU memory at batch {config.batch}: lower batch, or raise accumulate; `posesweep fit` finds what fits"
+    )
 
 
 def report_of(row: dict[str, Any], metric: str) -> dict[str, Any]:

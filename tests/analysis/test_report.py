@@ -6,6 +6,8 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import yaml
 
@@ -211,3 +213,14 @@ def test_values_are_written_as_people_write_them() -> None:
         "–", "yes", "0.00123", "192, 256", "simcc", "3",
     ]  # fmt: skip
     assert (signed(-0.0121), signed(0.5, 1), signed(float("nan"))) == ("−0.012", "+0.5", "–")
+
+
+def test_the_picture_of_the_augmented_samples_is_on_the_page(tmp_path):
+    sweep = write_fake_sweep(tmp_path)
+    before = Page(build_report(sweep).read_text())
+    (sweep / "pictures").mkdir()
+    cv2.imwrite(str(sweep / "pictures" / "augmented.png"), np.full((40, 60, 3), 200, np.uint8))
+    page = Page(build_report(sweep).read_text())
+    assert "What the training sees" not in before.text
+    assert "What the training sees" in page.text
+    assert len(page.links) == len(before.links) + 1

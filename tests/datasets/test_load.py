@@ -75,6 +75,15 @@ def test_images_elsewhere(tmp_path):
     assert data.train.image_files[0].parent == tmp_path / "images"
 
 
+def test_images_of_val_in_a_folder_of_their_own(tmp_path):
+    train = coco(tmp_path / "train2017").rename(tmp_path / "train.json")
+    val = coco(tmp_path / "val2017", first_id=100).rename(tmp_path / "val.json")
+    request = DataRequest(train=train, val=val, images=tmp_path / "train2017", val_images=tmp_path / "val2017")
+    data = load_data(request, tmp_path / "cache")
+    assert {file.parent.name for file in data.train.image_files} == {"train2017"}
+    assert {file.parent.name for file in data.val.image_files} == {"val2017"}
+
+
 def test_the_same_data_have_the_same_hash_and_changed_data_say_so(tmp_path):
     path = coco(tmp_path)
     request = DataRequest(train=path)

@@ -105,6 +105,8 @@ def test_a_sweep_ends_with_a_ranking_a_report_and_a_winner(whole):
     best = yaml.safe_load((sweep / "best.yaml").read_text())
     assert best["data"]["split_hash"] == read_json(sweep / "split.json")["hash"]
     assert (sweep / "report.html").stat().st_size < 5e6
+    assert (sweep / "pictures" / "augmented.png").stat().st_size > 10_000
+    assert "What the training sees" in (sweep / "report.html").read_text()
     assert (sweep / "results.csv").read_text().count("\n") == 7
 
 

@@ -46,6 +46,16 @@ parameters: {lr0: {min: 1e-5, max: 1e-2}}
             "data (line 1): has train and synthetic; keep one of them",
         ],
     ),
+    "val_images_without_val": (
+        """\
+data: {train: a.json, val_images: b}
+parameters: {lr0: {min: 1e-5, max: 1e-2}}
+""",
+        (),
+        [
+            "data (line 1): has val_images without val, whose images they are; give val, or take it out",
+        ],
+    ),
     "data_no_source": (
         """\
 data: {images: images, skeleton: horse26}

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -20,6 +20,7 @@ from posesweep.datasets.counting import counting
 from posesweep.datasets.crops import Crops, CropSpec, Progress, open_crops
 from posesweep.datasets.instances import Instances
 from posesweep.datasets.load import Data, DataRequest, SyntheticRequest, load_data, read_annotations
+from posesweep.datasets.show import save_augmented
 from posesweep.datasets.skeleton import Skeleton, load_skeleton
 from posesweep.datasets.split import image_groups, split_record
 from posesweep.datasets.topdown import TopDownSamples
@@ -280,7 +281,15 @@ def prepare(configs: list[Config]) -> Prepared:
     groups = image_groups(data.val, configs[0].data.group_by)  # ranking resamples whole groups
     record = {**split_record(data.train, data.val), "notes": notes}
     record["groups"] = dict(zip(map(str, data.val.image_ids.tolist()), groups, strict=True))
-    return Prepared(record, [*notes, *notes_on(configs, torch.cuda.is_available())], {"crop_margin": margin})
+    augmented = next((config for config in configs if config.augment != "none"), None)
+    draw = partial(draw_augmented, data.train, augmented) if augmented is not None else None
+    return Prepared(record, [*notes, *notes_on(configs, torch.cuda.is_available())], {"crop_margin": margin}, draw)
+
+
+def draw_augmented(train: Instances, config: Config, folder: Path) -> None:
+    """Some training samples at every strength of the config's augmentation, as augmented.png in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_augmented(folder / "augmented.png", train, config.imgsz, config.augment)
 
 
 def check_beginnings(configs: list[Config]) -> None:
@@ -448,7 +457,7 @@ def read_once(spec: str, cache: Path, versions: tuple[int, ...]) -> Data:
     values = json.loads(spec)
     if values["synthetic"] is not None:
         values["synthetic"] = SyntheticRequest(**values["synthetic"])
-    for name in ("train", "val", "images"):
+    for name in ("train", "val", "images", "val_images"):
         values[name] = Path(values[name]) if values[name] is not None else None
     return load_data(DataRequest(**{name: value for name, value in values.items() if value is not None}), cache)
 
