@@ -181,7 +181,7 @@ def test_a_file_that_was_cut_off(tmp_path, modern, share):
     assert re.match(rf"weights: {path} {words}; fetch or copy it again$", sentence(path))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), min_size=1, max_size=4), st.booleans())
 def test_damage_anywhere_is_told_in_a_sentence_or_does_no_harm(tmp_path, damage, modern):
     path = tmp_path / "a.pth"
