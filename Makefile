@@ -10,7 +10,7 @@ sweep: install  ## the demo: synthetic horses, CPU, minutes
 	$(BIN)/python run_sweep.py
 
 test: install  ## the default tests, under 10 minutes on 2 cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: install  ## the long ones: real kills of real sweeps, Ray Train groups
 	$(BIN)/python -m pytest -m slow

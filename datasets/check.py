@@ -4,7 +4,6 @@ The images are decoded once, in threads, for everything that is asked of them; w
 the set's own statistics, train and val together.
 """
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,10 @@ from posesweep.datasets.load import DataRequest, of_val, split_plan, subsets_giv
 from posesweep.datasets.near_duplicates import Progress as Reporter
 from posesweep.datasets.near_duplicates import look_at_all
 from posesweep.datasets.skeleton import load_skeleton
-from posesweep.datasets.split import on_images
+from posesweep.datasets.split import image_groups, on_images
 from posesweep.datasets.splitting import seen_in, split_data
-from posesweep.errors import ConfigError
+from posesweep.errors import ConfigError, DataError
+from posesweep.files import cpus
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,16 @@ class Checked:
 def check(request: DataRequest, split: bool = False, progress: Reporter | None = None) -> Checked:
     """Check what `request` names: train alone, train and val, or with `split` the two that a sweep would make of train.
 
-    DataError: files that cannot be read even with their faults left out, or cannot be split. ConfigError: no files."""
+    DataError: files that cannot be read even with their faults left out, or cannot be split. ConfigError: no files,
+    or options that contradict each other or the data."""
     if request.train is None:
         raise ConfigError("check: give the file of annotations")
+    _check_options(request, split)
     train, val, found = _read(request, request.train, split)
+    if val is None and request.group_by is not None:
+        image_groups(train, request.group_by)  # says what is wrong with it
     whole = train if val is None else pooled(train, val)
-    looks = look_at_all(whole.image_files, _cpus(), progress)
+    looks = look_at_all(whole.image_files, cpus(), progress)
     if split and val is None:
         # only images that can be read, as a sweep has them
         train, val = split_data(whole, split_plan(request), Path(), seen_in(whole, looks))
@@ -62,10 +66,30 @@ def check(request: DataRequest, split: bool = False, progress: Reporter | None =
     return Checked(in_order(found), labels, notes)
 
 
+def _check_options(request: DataRequest, split: bool) -> None:
+    if split and request.val is not None:
+        raise ConfigError(
+            f"check: the data are to be split, and {request.val} is there to validate with; leave out --split to check "
+            "the two sides as they are, or name the one file that is to be split"
+        )
+    if not split and (request.folds is not None or request.fold):
+        raise ConfigError("check: --folds and --fold say how the data are split; give --split too, or leave them out")
+
+
+def output_folder(path: Path) -> Path:
+    """`path` as a folder that exists. DataError: it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be made a folder ({error.strerror}); give another one as --out") from None
+    return path
+
+
 def run(request: DataRequest, out: Path, split: bool = False) -> list[Finding]:
     """Check, print the verdict and write `out`/check.html and `out`/check.csv; the findings decide the exit code.
 
-    Raises what `check` does, and DataError where `out` cannot be written."""
+    Raises what `check` does, and DataError where `out` cannot be made."""
+    output_folder(out)
     console = Console()
     with counting("looking at images") as count:
         checked = check(request, split, count)
@@ -120,7 +144,3 @@ def _sides(whole: Instances, train: Instances, val: Instances | None) -> tuple[s
         return ("train",) * len(train.image_files) + ("val",) * len(val.image_files)
     validated = set(val.image_files)
     return tuple("val" if file in validated else "train" for file in whole.image_files)
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

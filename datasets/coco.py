@@ -76,11 +76,13 @@ def read_coco(
             f"{json_path}: none of the {len(rows)} annotations has a labelled keypoint; nothing to learn from"
         )
     instances = _as_instances(rows, files, skeleton, chosen)
-    instances = replace(instances, notes=tuple(f"{json_path.name}: {note}" for note in (*notes, *reader.notes())))
+    said = (*notes, *reader.notes(), *_about_empty(document, files))
+    instances = replace(instances, notes=tuple(f"{json_path.name}: {note}" for note in said))
     entries = {entry["id"]: entry for entry in document["images"]}
     entries_in_order = [entries[i] for i in instances.image_ids.tolist()]
     fields = _fields(entries_in_order)
-    groups = tuple(str(group or "") for group in fields.pop("group", instances.image_groups))
+    fields.pop("group", None)
+    groups = tuple(_named(entry.get("group"), "group") for entry in entries_in_order)
     instances = replace(instances, image_fields=fields, image_groups=groups)
     instances = upright(instances, [_size(entry) for entry in entries_in_order])
     return without_missing(instances, images, json_path)
@@ -194,6 +196,11 @@ def _compare_names(names: Sequence[Any], skeleton: Skeleton) -> list[str]:
     return [f"its keypoint names are not those of skeleton {skeleton.name} ('{a}' for '{b}'); they go by their order"]
 
 
+def _about_empty(document: Mapping[str, Any], image_ids: Collection[int]) -> list[str]:
+    empty = len(set(image_ids) - {entry["image_id"] for entry in document["annotations"]})
+    return [f"{empty} images hold no annotation; left out"] if empty else []
+
+
 def _folder_beside(path: Path, entries: Sequence[Any]) -> Path:
     return folder_beside(path, [str(entry.get("file_name")) for entry in entries if isinstance(entry, dict)])
 
@@ -218,6 +225,7 @@ def _image_files(entries: Iterable[Any], folder: Path, mistakes: Mistakes) -> di
         with mistakes.collected(f"image entry {number}"):
             image_id = _unused_id(entry, files)
             files[image_id] = folder  # the id is known, even if the name is at fault
+            _named(entry.get("group"), "group")
             files[image_id] = file = inside(folder, entry.get("file_name"))
             if first_id.setdefault(file, image_id) != image_id:
                 raise DataError(f"{entry['file_name']} is image {first_id[file]} already; every file has one entry")
@@ -238,6 +246,13 @@ def _whole_number(value: Any, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**63:
         raise DataError(f"{what} {value!r} is not a whole number; ids are whole numbers, without quotes")
     return value
+
+
+def _named(value: Any, what: str) -> str:
+    """The name of a group or an individual, which may be a number; "" for None."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+        raise DataError(f"{what} {value!r} is neither text nor a number; give its name, or leave it out")
+    return "" if value is None else str(value)
 
 
 # ------------------------------------------------------------------------------------------------ the annotations
@@ -290,7 +305,7 @@ class _Reader:
             return None
         self.counts["unlabelled"] += not visibility.any()
         area = self._area(entry.get("area"), box)
-        identity = str(entry.get("identity") or "")
+        identity = _named(entry.get("identity"), "identity")
         return _Annotation(
             annotation_id, image_id, category_id, box, keypoints, visibility, area, bool(crowd), identity
         )

@@ -1,5 +1,7 @@
 """`posesweep convert`: annotations in any format -> a folder of COCO JSON, YOLO-pose or CSV, with a look at the set.
 
+A skeleton that is not shipped is written beside the annotations, whose formats have no place for all of it.
+
 The folder is made beside its place and renamed into it: after an error, Ctrl-C or kill -9 it is whole or not there. A
 second run of the same conversion finds it done; any other refuses to write over it.
 """
@@ -9,7 +11,7 @@ import fcntl
 import hashlib
 import io
 import json
-import os
+import math
 import shutil
 import signal
 import threading
@@ -25,6 +27,7 @@ import numpy as np
 from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from posesweep.datasets.counting import bar
 from posesweep.datasets.decoding import read_image
@@ -35,13 +38,24 @@ from posesweep.datasets.instances import Instances
 from posesweep.datasets.quality import Summary, quality_of, quality_rows, sharpness, summary_of
 from posesweep.datasets.read import Reading, read_any
 from posesweep.datasets.skeleton import load_skeleton
-from posesweep.datasets.writers import names_below, root_of, rows_by_image, to_csv, write_coco, write_yolo
+from posesweep.datasets.writers import (
+    csv_fields,
+    names_below,
+    needs_skeleton_file,
+    root_of,
+    rows_by_image,
+    skeleton_text,
+    to_csv,
+    write_coco,
+    write_yolo,
+)
 from posesweep.errors import ConfigError, DataError, did_you_mean
-from posesweep.files import write_json, write_text
+from posesweep.files import cpus, write_json, write_text
 
 TARGETS = {"coco": "annotations.json", "yolo": "data.yaml", "csv": "annotations.csv"}
 RECORD = "conversion.json"
-LAYOUT = 1  # part of the record: raise it when the same source would be written differently
+SKELETON = "skeleton.yaml"
+LAYOUT = 2  # part of the record: raise it when the same source would be written differently
 Result = TypeVar("Result")
 
 
@@ -71,16 +85,23 @@ class Converted:
     summary: Summary
     notes: tuple[str, ...]
     was_there: bool  # an earlier run had made it
+    skeleton: Path | None = None  # its file; None: a shipped one
 
 
 def convert(source: Path, out: Path, request: Conversion | None = None) -> Converted:
     """Read `source`, whatever its format, and make the folder `out`: annotations, quality.csv, conversion.json.
 
-    Image names in it are relative to `Converted.images`. Images that cannot be read are left out, at most 5 %.
-    DataError: mistakes in the annotations, a folder `out` that holds something else. ConfigError: an unknown target."""
+    Also skeleton.yaml, unless the skeleton is a shipped one. Image names in it are relative to `Converted.images`.
+    Images that cannot be read are left out, at most 5 %. DataError: mistakes in the annotations, a folder `out` that
+    holds something else. ConfigError: an unknown target, a box margin that is none."""
     request = request or Conversion()
     if request.to not in TARGETS:
         raise ConfigError(f"convert: there is no target '{request.to}'{did_you_mean(request.to, TARGETS)}")
+    if not 0 <= request.box_margin < math.inf:
+        raise ConfigError(
+            f"convert: a box margin of {request.box_margin:g} is none; give the share of the longer side to add around "
+            "keypoints without a box, a number from 0"
+        )
     if not source.exists():
         raise DataError(f"{source}: no such file or folder; give the annotations to convert")
     earlier = _earlier(out)
@@ -91,12 +112,16 @@ def convert(source: Path, out: Path, request: Conversion | None = None) -> Conve
         record = _record(instances, root if not extracted else Path("images"), source, request)
         if earlier is not None:
             _check_same(out, earlier, record)
+            _check_whole(out, earlier)
             return _result(out, earlier, was_there=True)
         notes = [*instances.notes, *_write(instances, folder, root, sizes, request)]
         copies = (request.copy or request.to == "yolo") and not extracted
         _look(instances, folder, names_below(instances, root), request, copies)
+        own = SKELETON if needs_skeleton_file(instances.skeleton) else None
+        if own:
+            write_text(folder / own, skeleton_text(instances.skeleton))
         below = "" if request.to == "yolo" else "images" if copies or extracted else str(root.absolute())
-        record |= {"images_below": below, "notes": notes, "summary": _plain(summary_of(instances))}
+        record |= {"images_below": below, "notes": notes, "skeleton": own, "summary": _plain(summary_of(instances))}
         write_json(folder / RECORD, record)
         folder.rename(out)
     return _result(out, record, was_there=False)
@@ -111,7 +136,8 @@ def run(source: Path, out: Path, request: Conversion | None = None) -> None:
         console.print(f"note: {note}", markup=False)
     _print(done.summary, console)
     console.print(f"{'was there already' if done.was_there else 'written'}: {done.annotations}", markup=False)
-    console.print(f"data: {{train: {done.annotations}, images: {done.images}}}", markup=False)
+    skeleton = f", skeleton: {done.skeleton}" if done.skeleton else ""
+    console.print(f"data: {{train: {done.annotations}, images: {done.images}{skeleton}}}", markup=False)
 
 
 # ------------------------------------------------------------------------------------------------ whole or not at all
@@ -123,7 +149,7 @@ def _record(instances: Instances, root: Path, source: Path, request: Conversion)
     options |= {"images": str(root if root.is_absolute() or root == Path("images") else root.absolute())}
     options |= {"skeleton": str(request.skeleton) if request.skeleton else None}
     digest = hashlib.sha256(repr((instances.category_names, instances.image_groups, instances.identities)).encode())
-    digest.update(repr((instances.skeleton.keypoints, instances.image_fields)).encode())
+    digest.update(repr((skeleton_text(instances.skeleton), instances.image_fields)).encode())
     for file in instances.image_files:
         digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
     arrays = (instances.image_ids, instances.image_index, instances.ids, instances.category_ids, instances.boxes)
@@ -155,6 +181,13 @@ def _check_same(out: Path, earlier: dict[str, Any], record: dict[str, Any]) -> N
         )
 
 
+def _check_whole(out: Path, earlier: dict[str, Any]) -> None:
+    """DataError: a file of the earlier conversion has been taken away since."""
+    for name in (TARGETS[earlier["options"]["to"]], earlier["skeleton"]):
+        if name and not (out / name).is_file():
+            raise DataError(f"{out}: its {name} is gone; remove the folder and convert again")
+
+
 def _result(out: Path, record: dict[str, Any], was_there: bool) -> Converted:
     images = out / record["images_below"]  # an absolute path stays what it is
     summary = dict(record["summary"])
@@ -162,7 +195,8 @@ def _result(out: Path, record: dict[str, Any], was_there: bool) -> Converted:
     for key in ("box_width_px", "box_height_px"):
         summary[key] = tuple(summary[key])
     annotations = out / TARGETS[record["options"]["to"]]
-    return Converted(annotations, images, Summary(**summary), tuple(record["notes"]), was_there)
+    skeleton = out / record["skeleton"] if record["skeleton"] else None
+    return Converted(annotations, images, Summary(**summary), tuple(record["notes"]), was_there, skeleton)
 
 
 def _plain(summary: Summary) -> dict[str, Any]:
@@ -262,6 +296,8 @@ def _write(instances: Instances, folder: Path, root: Path, sizes: list[Header], 
         write_coco(instances, folder / TARGETS["coco"], root, sizes)
     elif request.to == "csv":
         write_text(folder / TARGETS["csv"], to_csv(instances, root))
+        left = ", ".join(csv_fields(instances)[1])
+        return [f"fields of the images that are called like other columns of a table are left out: {left}"] * bool(left)
     else:
         return write_yolo(instances, folder, root, sizes)
     return []
@@ -305,7 +341,7 @@ Item = TypeVar("Item")
 
 def _each(items: list[Item], work: Callable[[Item], Result], what: str, request: Conversion) -> list[Result]:
     """`work` for every item, in threads (decoding, copying and OpenCV release the lock), with a progress bar."""
-    threads = request.threads or len(os.sched_getaffinity(0))
+    threads = request.threads or cpus()
     pool = ThreadPoolExecutor(threads)
     try:
         with bar(request.console or Console(quiet=True)) as shown:
@@ -325,7 +361,8 @@ def _print(summary: Summary, console: Console) -> None:
     table.add_row("images", str(summary.images))
     crowds = f" ({summary.crowds} crowds)" if summary.crowds else ""
     table.add_row("instances", f"{summary.instances}{crowds}")
-    table.add_row("categories", ", ".join(f"{name} {count}" for name, count in summary.categories.items()))
+    categories = ", ".join(f"{name} {count}" for name, count in summary.categories.items())
+    table.add_row("categories", Text(categories))  # names may look like markup
     shares = ((visible, "visible"), (hidden, "hidden"), (unlabelled, "not labelled"))
     table.add_row("keypoints", ", ".join(f"{count} {what} ({count / total:.0%})" for count, what in shares))
     for what, (low, middle, high) in (("box width", summary.box_width_px), ("box height", summary.box_height_px)):
@@ -333,5 +370,5 @@ def _print(summary: Summary, console: Console) -> None:
     console.print(table)
     names = Table("keypoint", "labelled", "share", box=None)
     for name, count in summary.labelled_per_keypoint.items():
-        names.add_row(name, str(count), f"{count / max(1, summary.instances):.0%}")
+        names.add_row(Text(name), str(count), f"{count / max(1, summary.instances):.0%}")
     console.print(names)

@@ -2,12 +2,14 @@
 
 A skeleton is one object, its points named by their labels; `outside` is not labelled, `occluded` is hidden. Points
 drawn one by one are keypoints of their label, those of one group_id are one object; points with several places are one
-object whose places are the skeleton's keypoints in order. A box of the same group_id is the object's box.
+object whose places are the skeleton's keypoints in order. A box of the same group_id is the object's box, and so is the
+only box of an image with one object, neither of them grouped. Other boxes are objects without a labelled keypoint,
+unless they may be of objects that are there.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -52,7 +54,11 @@ def read_cvat(
     skeleton = skeleton or skeleton_of("cvat", names)
     folder = images or folder_beside(path, list(reader.sizes))
     source = Source(path, folder, sizes=reader.sizes, supposed=bool(declared))
-    return gather(columns(reader.found, names), source, skeleton, box_margin)
+    instances = gather(columns(reader.found, names), source, skeleton, box_margin)
+    if not reader.spare_boxes:
+        return instances
+    note = f"{reader.spare_boxes} boxes are left out, nothing says whose they are; in CVAT, group each with its points"
+    return replace(instances, notes=(f"{path.name}: {note}", *instances.notes))
 
 
 def _declared(root: Element) -> list[str]:
@@ -73,6 +79,7 @@ class _Reader:
     in_order: Sequence[str]  # names of the places of points that are drawn as one
     found: list[Found] = field(default_factory=list)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    spare_boxes: int = 0  # left out: nothing says whose they are
 
     def read(self, image: Element) -> None:
         """Add the objects of one image. DataError: its mistakes."""
@@ -84,10 +91,21 @@ class _Reader:
         self.sizes[name] = (_count(image, "width"), _count(image, "height"))
         groups: dict[str, Found] = {}
         items = [*self._skeletons(image, name, groups), *self._points(image, name, groups)]
+        grouped = {id(item) for item in groups.values()}
+        alone = [item for item in items if id(item) not in grouped]
+        loose = [box for box in image.iter("box") if box.get("group_id", "") in NO_GROUP]
         for box in image.iter("box"):
-            self._give_box(box, groups, name)
-        each_once = {id(item): item for item in (*items, *groups.values())}.values()
-        self.found += [item for item in each_once if item.points]
+            if box.get("group_id", "") not in NO_GROUP:
+                self._give_box(box, _item(box, name, groups))
+        if len(loose) == len(alone) == 1:
+            self._give_box(loose[0], alone[0])
+        elif alone:
+            self.spare_boxes += len(loose)
+        else:
+            for box in loose:
+                items.append(Found(name))
+                self._give_box(box, items[-1])
+        self.found += {id(item): item for item in (*items, *groups.values())}.values()
 
     def _skeletons(self, image: Element, name: str, groups: dict[str, Found]) -> Iterator[Found]:
         for element in image.iter("skeleton"):
@@ -116,11 +134,13 @@ class _Reader:
             for keypoint, place in zip(self.in_order, places, strict=True):
                 _add(item, keypoint, [place], points)
             yield item
-        yield single
+        if single.points:
+            yield single
 
-    def _give_box(self, box: Element, groups: Mapping[str, Found], image: str) -> None:
-        item = groups.get(box.get("group_id", ""))
-        if item is None:
+    def _give_box(self, box: Element, item: Found) -> None:
+        """Set the object's box; a second one is left out."""
+        if item.box is not None:
+            self.spare_boxes += 1
             return
         left, top, right, bottom = (_number(box, key) for key in ("xtl", "ytl", "xbr", "ybr"))
         item.box, item.category = (left, top, right - left, bottom - top), box.get("label") or item.category

@@ -36,7 +36,6 @@ class DataRequest:
     train: Path | None = None
     val: Path | None = None
     images: Path | None = None  # None: found from where the annotations lie, as each reader says
-    val_images: Path | None = None  # None: as images
     skeleton: str | Path | None = None  # a shipped name or a YAML file; None: what the annotations say
     group_by: str | None = None
     val_fraction: float = 0.2
@@ -48,6 +47,7 @@ class DataRequest:
     box_margin: float = BOX_MARGIN
     synthetic: SyntheticRequest | None = None
     split_hash: str | None = None  # of the sweep that is resumed
+    val_images: Path | None = None  # None: as images
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,9 @@ LOWEST = 8  # frequencies each way that are hashed; the mean brightness among th
 NEAR_BITS = 16  # of 63 that may differ: pictures that have nothing in common differ in 31 +- 4
 ALIKE = 0.85  # correlation from which on two pictures are near-duplicates; openfield's mouse has then hardly moved
 FLAT = 3.0  # grey levels; below this spread there is nothing to correlate, and below this difference it is the same
+REACH = 32  # frames of a long video, on either side, that a frame is judged against
+MOST = 32  # images of no video, or of others, that an image is judged against where many look alike
+FEW = 400_000  # pairs, half a minute, up to which all are judged
 LEAST_FRAMES = 5  # of a run of numbered files that may be called a video
 ROWS, PAIRS = 64, 256  # hashed, and judged, in one go: bounds the memory
 
@@ -122,25 +125,57 @@ def look_at_all(files: Sequence[Path], threads: int, progress: Progress | None =
 
 
 def alike_pairs(looks: Looks, instances: Instances) -> Alike:
-    """The pairs of near-duplicates among the images of `instances`, which `looks` are of, in their order."""
+    """The pairs of near-duplicates among the images of `instances`, which `looks` are of, in their order.
+
+    All of them up to about `FEW` candidates; of more, those of near frames and of the images that differ least."""
     masks = _object_masks(looks, instances)
-    found = [_judged(looks.pictures, masks, pairs) for pairs in _candidates(looks)]
+    videos = find_videos(instances.image_files, looks)
+    found = [_judged(looks.pictures, masks, pairs) for pairs in _candidates(looks, videos)]
     first, second = (np.concatenate([np.zeros(0, np.int64), *[part[i] for part in found]]) for i in (0, 1))
-    return Alike(first, second, np.concatenate([np.zeros(0), *[part[2] for part in found]]))
+    order = np.lexsort((second, first))
+    return Alike(first[order], second[order], np.concatenate([np.zeros(0), *[part[2] for part in found]])[order])
 
 
-def _candidates(looks: Looks) -> Iterator[Int[np.ndarray, "2 p"]]:
-    """Pairs (first, second) of readable images whose hashes differ in few bits; every pair against every pair, which
-    takes about 20 s for 100,000 images."""
+def _candidates(looks: Looks, videos: Sequence["Video"]) -> Iterator[Int[np.ndarray, "2 p"]]:
+    """Pairs (first, second) of readable images whose hashes differ in few bits.
+
+    Before a camera that stands still all frames are such pairs, so within a video only frames are paired that at most
+    `REACH` others lie between, and elsewhere each image with the `MOST` that differ least; as long as they are `FEW`
+    altogether, all are. n frames of one video cost n x REACH judgements, about 2 ms a frame."""
+    for pairs in (*(_in_video(looks.hashes, video) for video in videos), _elsewhere(looks, videos)):
+        for several in pairs:
+            several.sort(axis=0)
+            for part in range(0, several.shape[1], PAIRS):
+                yield several[:, part : part + PAIRS]
+
+
+def _in_video(hashes: UInt64[np.ndarray, "m"], video: "Video") -> Iterator[Int[np.ndarray, "2 p"]]:
+    frames = video.images
+    reach = max(REACH, FEW // len(frames))
+    for apart in range(1, min(reach, len(frames) - 1) + 1):
+        pairs = np.stack([frames[:-apart], frames[apart:]])
+        yield pairs[:, np.bitwise_count(hashes[pairs[0]] ^ hashes[pairs[1]]) <= NEAR_BITS]
+
+
+def _elsewhere(looks: Looks, videos: Sequence["Video"]) -> Iterator[Int[np.ndarray, "2 p"]]:
+    """Pairs that are not of one video. Each hash is compared with each: 100,000 photographs take about 20 s."""
+    video_of = np.full(len(looks.hashes), len(videos))
+    for number, video in enumerate(videos):
+        video_of[video.images] = number
     at = np.flatnonzero(looks.readable)
-    hashes = looks.hashes[at]
+    at = at[np.argsort(video_of[at], kind="stable")]  # those of no video come last
+    own, hashes = video_of[at], looks.hashes[at]
+    after = np.where(own < len(videos), np.searchsorted(own, own, side="right"), np.arange(len(at)) + 1)
+    most = max(MOST, FEW // max(1, len(at)))
     for start in range(0, len(at), ROWS):
-        differing = np.bitwise_count(hashes[start : start + ROWS, None] ^ hashes[None, start:])
-        first, second = np.nonzero(differing <= NEAR_BITS)
-        later = second > first
-        pairs = at[start + np.stack([first[later], second[later]])]
-        for part in range(0, pairs.shape[1], PAIRS):
-            yield pairs[:, part : part + PAIRS]
+        rows, low = slice(start, start + ROWS), after[start]
+        differing = np.bitwise_count(hashes[rows, None] ^ hashes[None, low:])
+        close = (differing <= NEAR_BITS) & (np.arange(low, len(at)) >= after[rows, None])
+        for row in np.flatnonzero(close.sum(axis=1) > most):
+            ranked = np.argsort(np.where(close[row], differing[row], 64), kind="stable")
+            close[row, ranked[most:]] = False
+        first, second = np.nonzero(close)
+        yield np.stack([at[start + first], at[low + second]])
 
 
 def _judged(pictures: np.ndarray, masks: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -86,16 +86,27 @@ def detect(path: Path) -> str:
 
 
 def _file_of(path: Path) -> Path:
-    """The annotation file in a folder that has one by a known name; the folder itself where it is LabelMe's."""
+    """The annotation file in a folder: one by a known name, or the only one; the folder itself where it is LabelMe's.
+
+    DataError: several, or none."""
     if not path.is_dir():
         return path
     known = [path / name for name in _NAMES if (path / name).is_file()]
     tables = sorted(path.glob("CollectedData_*.csv")) or sorted(path.glob("CollectedData_*.h5"))
     candidates = known or tables
+    if not candidates and not any(map(_may_be_labelme, path.glob("*.json"))):
+        candidates = [file for file in sorted(path.iterdir()) if file.suffix.lower() in (*_BY_SUFFIX, ".csv", ".json")]
+        if not candidates:
+            raise DataError(f"{path}: holds no annotations that are read: {'; '.join(FORMATS.values())}")
     if len(candidates) > 1:
         names = ", ".join(file.name for file in candidates)
         raise DataError(f"{path}: holds several annotation files ({names}); name one of them")
     return candidates[0] if candidates else path
+
+
+def _may_be_labelme(file: Path) -> bool:
+    """By its beginning, or because what tells comes after an embedded image."""
+    return detect(file) == "labelme" or (file.stat().st_size > _LOOKED_AT and b'"annotations"' not in _start(file))
 
 
 def _start(path: Path) -> bytes:

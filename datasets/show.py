@@ -6,7 +6,7 @@ augmented.png   the augmentation preset at five strengths: is it too much?
 targets.png     Gaussian targets over the network's input: is sigma right for the size of the parts?
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from posesweep.datasets.augment import Augmentation, preset
+from posesweep.datasets.check import output_folder
 from posesweep.datasets.crops import CropSpec, crops_on_demand, shown
 from posesweep.datasets.decoding import read_image
 from posesweep.datasets.drawing import FAINT, Tile, Words, draw_box, draw_pose, legend, page, save_png, tile_px
@@ -25,8 +26,10 @@ from posesweep.datasets.topdown import TopDownSamples
 from posesweep.datasets.warps import margin_for
 from posesweep.errors import ConfigError, DataError
 
+REPORTED = 4  # objects on a report's picture
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STRIDE = 4  # input pixels per heatmap cell
+MOST_PX = 4096  # of an input, each way; sixty pictures of it are drawn
 _AROUND = 1.4  # of the box: what lies around an object tells whether the box is right
 _GREY = (128, 128, 128)
 
@@ -53,10 +56,11 @@ class Chosen:
 def run(data: Path, images: Path | None, skeleton: str | None, out: Path, settings: Shown | None = None) -> None:
     """Write all four pages of the annotations `data` into the folder `out` and say where they are.
 
-    DataError: mistakes in the annotations, nothing that can be drawn. ConfigError: an unknown format or preset, or a
-    number that cannot be."""
+    DataError: mistakes in the annotations, nothing to draw, no folder `out`. ConfigError: an unknown format or
+    preset, or a number that cannot be."""
     settings = settings or Shown()
     _check(settings)
+    output_folder(out)
     reading = Reading(load_skeleton(skeleton) if skeleton is not None else None)
     chosen = choose(read_any(data, images, reading), settings.count, settings.seed)
     for line in chosen.left_out:
@@ -65,7 +69,7 @@ def run(data: Path, images: Path | None, skeleton: str | None, out: Path, settin
     pages = {
         "samples": samples_page(chosen.instances),
         "flipped": flipped_page(few, settings.imgsz),
-        "augmented": augmented_page(few, settings.imgsz, settings.augment, settings.seed),
+        "augmented": augmented_page(few, settings.imgsz, settings.augment, seed=settings.seed),
         "targets": targets_page(few, settings.imgsz, settings.sigma),
     }
     for name, picture in pages.items():
@@ -77,6 +81,8 @@ def _check(settings: Shown) -> None:
     preset(settings.augment)
     if min(settings.imgsz) < 2 * STRIDE:
         raise ConfigError(f"imgsz: {list(settings.imgsz)} must be at least {2 * STRIDE} pixels each; try [192, 256]")
+    if max(settings.imgsz) > MOST_PX:
+        raise ConfigError(f"imgsz: {list(settings.imgsz)} must be at most {MOST_PX} pixels each; try [192, 256]")
     if not settings.sigma > 0:
         raise ConfigError(f"sigma: {settings.sigma:g} must be > 0 (heatmap cells); try 2.0")
     if settings.count < 1:
@@ -170,27 +176,30 @@ def flipped_page(instances: Instances, imgsz: tuple[int, int]) -> UInt8[np.ndarr
 
 
 def augmented_page(
-    instances: Instances, imgsz: tuple[int, int], name: str, seed: int = 0, strengths: Sequence[float] = STRENGTHS
+    instances: Instances, imgsz: tuple[int, int], name: str, own: Mapping[str, float] | None = None, seed: int = 0
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """What training sees of each object (a row) at each strength of the preset `name` (a column).
+    """What training sees of each object (a row) at each strength of the preset `name` (a column), with `own` ranges.
 
     Along a row the same random numbers are used, so that the columns differ in strength alone."""
-    width = tile_px(len(strengths))
-    batches = [_batch(instances, imgsz, preset(name, strength), seed) for strength in strengths]
+    width = tile_px(len(STRENGTHS))
+    stages = [preset(name, strength, own) if strength else Augmentation() for strength in STRENGTHS]
+    batches = [_batch(instances, imgsz, stage, seed) for stage in stages]
     pictures = [_drawn(batch, instances.skeleton, width) for batch in batches]
     rows = [
-        [Tile(column[row], f"aug_strength {strength:g}") for column, strength in zip(pictures, strengths, strict=True)]
+        [Tile(column[row], f"aug_strength {strength:g}") for column, strength in zip(pictures, STRENGTHS, strict=True)]
         for row in range(len(instances))
     ]
     title = f"Augmentation '{name}' at {imgsz[0]}x{imgsz[1]} · 0 is none, 0.5 the preset as it is"
     return page(title, rows, legend(instances.skeleton))
 
 
-def save_augmented(path: Path, instances: Instances, imgsz: tuple[int, int], name: str, count: int = 4) -> None:
-    """The page of `augmented_page` for `count` of the instances as a PNG file, for a report.
+def save_augmented(
+    path: Path, instances: Instances, imgsz: tuple[int, int], name: str, own: Mapping[str, float] | None = None
+) -> None:
+    """The page of `augmented_page` for a few of the instances as a PNG file, for a report.
 
     DataError: no image can be read. ConfigError: an unknown preset."""
-    save_png(path, augmented_page(choose(instances, count).instances, imgsz, name))
+    save_png(path, augmented_page(choose(instances, REPORTED).instances, imgsz, name, own))
 
 
 def targets_page(

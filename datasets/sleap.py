@@ -237,15 +237,21 @@ def _frame(video: _Video, at: int, number: int, path: Path) -> _Frame:
 
 def _extract(file: Any, frames: Sequence[_Frame], folder: Path, path: Path) -> None:
     """Write the frames stored in the package as PNG below `folder`."""
+    row_of = {name: _rows(file, name) for name in {frame.dataset for frame in frames}}
     for frame in frames:
-        stored = array(file[frame.dataset])
-        rows = array(file[frame.dataset.rsplit("/", 1)[0]]["frame_numbers"])[()].tolist()
-        image = _decoded(stored, rows.index(frame.number)) if frame.number in rows else None
+        row = row_of[frame.dataset].get(frame.number)
+        image = None if row is None else _decoded(array(file[frame.dataset]), row)
         if image is None:
             raise DataError(f"{path}: {frame.image} is not stored in it, or is no image; export it again with SLEAP")
         target = folder / frame.image
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+
+
+def _rows(file: Any, dataset: str) -> dict[int, int]:
+    """Number of a frame in its video -> its row among the stored ones, the first if there are several."""
+    numbers = array(file[dataset.rsplit("/", 1)[0]]["frame_numbers"])[()].tolist()
+    return {number: row for row, number in reversed(list(enumerate(numbers)))}
 
 
 def _decoded(stored: Any, row: int) -> np.ndarray | None:

@@ -94,7 +94,7 @@ def _chosen(folder: Path) -> Sources:
         return Sources(folder)
     pairs = list(_pairs(files, folder))
     if pairs:
-        train = _only([train for train, _ in pairs], folder)
+        train = _only([train for train, _ in pairs], folder, PREFERRED)
         return Sources(train, dict(pairs)[train])
     if not files:
         raise DataError(f"{folder}: holds no annotations that are read: {'; '.join(FORMATS.values())}")
@@ -112,9 +112,9 @@ def _pairs(files: Sequence[Path], folder: Path) -> Iterator[tuple[Path, Path]]:
             yield file, found[0]
 
 
-def _only(files: Sequence[Path], folder: Path) -> Path:
-    """The one file, or the one whose name says that it holds annotations. DataError: several."""
-    preferred = [file for file in files if any(word in file.name for word in PREFERRED)]
+def _only(files: Sequence[Path], folder: Path, words: Sequence[str] = ()) -> Path:
+    """The one file, or the one with one of `words` in its name, or called as annotations are. DataError: several."""
+    preferred = [file for file in files if any(word in file.name for word in words)]
     candidates = preferred or [file for file in files if file.stem == USUAL] or files
     if len(candidates) > 1:
         names = ", ".join(str(file.relative_to(folder)) for file in candidates[:LISTED])

@@ -10,7 +10,6 @@ All of them keep `group_by` groups whole and depend on nothing but the data and 
 decoders that differ in the last bit may, rarely, disagree about a pair; the split's hash then says so.
 """
 
-import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -36,14 +35,14 @@ from posesweep.datasets.near_duplicates import (
 from posesweep.datasets.split import components, image_groups, on_images, split_groups
 from posesweep.datasets.stratify import image_strata, spread_out
 from posesweep.errors import ConfigError, DataError
-from posesweep.files import read_json, write_json
+from posesweep.files import cpus, read_json, write_json
 
 METHODS = ("random", "stratified", "auto")
 MOST_IN_ONE = 0.5  # share of the images that one group of `auto` may hold before it is cut
 BLOCKS, LEAST_BLOCK = 10, 5  # blocks that are aimed at, frames that each should have
 GUARD_STEPS = 2  # frames, counted in the video's usual step, that are left out on either side of validation frames
 MOST_LEFT_OUT = 0.5  # share of the training images that may be
-_VERSION = 1  # raised when the same pictures would give other pairs
+_VERSION = 2  # raised when the same pictures would give other pairs
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def resemblance(instances: Instances, cache: Path) -> Resemblance:
     key = f"{_VERSION} {NEAR_BITS} {ALIKE} {content_key(instances, CropSpec(SIDE, SIDE))}\n{names}"
     file = cache / f"alike-{blake2b(key.encode(), digest_size=12).hexdigest()}.json"
     if not file.is_file():
-        seen = seen_in(instances, look_at_all(instances.image_files, len(os.sched_getaffinity(0))))
+        seen = seen_in(instances, look_at_all(instances.image_files, cpus()))
         videos = [(video.name, video.images.tolist()) for video in seen.videos]
         write_json(file, {"pairs": seen.pairs.tolist(), "videos": videos})
         return seen

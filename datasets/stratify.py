@@ -44,6 +44,11 @@ def spread_out(
     Greedy, the largest group first, as in Sechidis et al., On the stratification of multi-label data (2011): each goes
     where it lowers the squared distance from what is wanted, relative to it, most. No side stays empty.
     DataError: fewer groups than sides."""
+    if len(names) == 1 and strata[0, 0] > 1:
+        raise DataError(
+            f"all {strata[0, 0]} images are of one group, or one video, which a split may not part: give data.val, or "
+            "set split: auto, which cuts a video into blocks of frames"
+        )
     if len(names) < len(shares):
         raise DataError(f"{len(names)} groups of images cannot be spread over {len(shares)} sides; give more data")
     order = sorted(hash_order(names, seed), key=lambda group: -int(strata[group, 0]))

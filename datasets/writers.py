@@ -1,6 +1,7 @@
 """`Instances` as COCO JSON, YOLO-pose and a wide CSV table; each keeps every keypoint to the last bit of its numbers.
 
-Image names are written relative to a root, which is where a reader must be told to look.
+Image names are written relative to a root, which is where a reader must be told to look. Beside them a skeleton file
+holds what none of the formats has a place for: flip pairs, sigmas and the upper body.
 """
 
 import csv
@@ -14,9 +15,11 @@ import numpy as np
 import yaml
 from jaxtyping import Bool, Int
 
+from posesweep.datasets.boxes import areas_of
 from posesweep.datasets.headers import Header
 from posesweep.datasets.instances import Instances
-from posesweep.datasets.table import BOX
+from posesweep.datasets.skeleton import Skeleton, load_skeleton, shipped
+from posesweep.datasets.table import BOX, IMAGE, LONG
 from posesweep.datasets.yolo_pose import label_name
 from posesweep.errors import DataError
 from posesweep.files import write_json, write_text
@@ -43,6 +46,31 @@ def rows_by_image(instances: Instances) -> list[Int[np.ndarray, "r"]]:
     return list(np.split(order, starts))
 
 
+# -------------------------------------------------------------------------------------------------------- skeleton
+
+
+def needs_skeleton_file(skeleton: Skeleton) -> bool:
+    """Whether a reader would miss something without a skeleton file: all but exactly a shipped skeleton of its name."""
+    return skeleton.name not in shipped() or _described(skeleton) != _described(load_skeleton(skeleton.name))
+
+
+def skeleton_text(skeleton: Skeleton) -> str:
+    """The skeleton as the YAML file that `load_skeleton` reads, sigmas to the last bit."""
+    return yaml.safe_dump(_described(skeleton), sort_keys=False, allow_unicode=True, width=118)
+
+
+def _described(skeleton: Skeleton) -> dict[str, Any]:
+    optional = {"sigmas_note": skeleton.sigmas_note, "upper_body": list(skeleton.upper_body)}
+    return {
+        "name": skeleton.name,
+        "keypoints": list(skeleton.keypoints),
+        "flip_pairs": [list(pair) for pair in skeleton.flip_pairs],
+        "edges": [list(edge) for edge in skeleton.edges],
+        "sigmas": dict(zip(skeleton.keypoints, skeleton.sigmas.tolist(), strict=True)),
+        **{key: value for key, value in optional.items() if value},
+    }
+
+
 # ------------------------------------------------------------------------------------------------------------ COCO
 
 
@@ -63,7 +91,7 @@ def to_coco(instances: Instances, root: Path, sizes: Sequence[Header]) -> dict[s
 
 def _image(instances: Instances, i: int, name: str, size: Header) -> dict[str, Any]:
     more = {key: values[i] for key, values in instances.image_fields.items() if values[i] is not None}
-    group = {"group": instances.image_groups[i]} if instances.image_groups[i] else {}
+    group = {"group": instances.image_groups[i]} if instances.image_groups[i] != "" else {}
     own = {"id": int(instances.image_ids[i]), "file_name": name, "width": size.width, "height": size.height}
     return {**more, **group, **own}
 
@@ -115,7 +143,8 @@ def write_yolo(instances: Instances, folder: Path, root: Path, sizes: Sequence[H
     """Write data.yaml and labels/ into `folder`; the images belong below its images/, under their names.
 
     YOLO-pose knows no crowds and nothing outside an image: crowds are left out, boxes cut to the image, keypoints
-    outside it written as not labelled. Returns a sentence for each of these that happened."""
+    outside it written as not labelled. Returns a sentence for each of these that happened, and one for what else
+    YOLO-pose has no place for."""
     extent = np.array([[size.width, size.height] for size in sizes], dtype=np.float64)[instances.image_index]
     inside = _inside(instances, extent)
     kept = (
@@ -139,7 +168,20 @@ def write_yolo(instances: Instances, folder: Path, root: Path, sizes: Sequence[H
         "boxes reach beyond their image and are cut to it": (outside & kept).sum(),
         "keypoints outside their image are written as not labelled": ((instances.visibility > 0) & ~inside)[kept].sum(),
     }
-    return [f"{count} {sentence}" for sentence, count in said.items() if count]
+    return [*(f"{count} {sentence}" for sentence, count in said.items() if count), *_not_in_yolo(instances)]
+
+
+def _not_in_yolo(instances: Instances) -> list[str]:
+    """One sentence on the areas, groups, identities and fields of images that YOLO-pose has no place for."""
+    derived = np.isclose(instances.areas, areas_of(instances.boxes), rtol=1e-6, atol=0)
+    lost = [
+        (int((~derived).sum()), "area", "annotations"),
+        (sum(identity != "" for identity in instances.identities), "identity", "annotations"),
+        (sum(group != "" for group in instances.image_groups), "group", "images"),
+        *((sum(v is not None for v in values), key, "images") for key, values in instances.image_fields.items()),
+    ]
+    named = [f"{what} of {count} {of}" for count, what, of in lost if count]
+    return [f"YOLO-pose has no place for these, left out: {', '.join(named)}"] if named else []
 
 
 def _inside(instances: Instances, extent: np.ndarray) -> Bool[np.ndarray, "n K"]:
@@ -188,8 +230,14 @@ def _data_yaml(instances: Instances) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------- CSV
 
 
+FIXED = ("image", "instance", "category", "group", "identity", *BOX, "area", "crowd")
+_OF_KEYPOINTS = ("_x", "_y", "_v", "_visibility")  # how the columns of keypoints end
+
+
 def to_csv(instances: Instances, root: Path) -> str:
-    """A wide table: image, instance, category, box, area, crowd, then x, y and visibility of every keypoint."""
+    """A wide table: image, instance, category, box, area, crowd, x, y and visibility of every keypoint, image fields.
+
+    Fields of images whose names are those of other columns are left out, see `csv_fields`."""
     names = names_below(instances, root)
     clashing = sorted({"box_x", "box_y"} & {f"{k}_{axis}" for k in instances.skeleton.keypoints for axis in "xy"})
     if clashing:
@@ -199,10 +247,19 @@ def to_csv(instances: Instances, root: Path) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     columns = [f"{name}_{end}" for name in instances.skeleton.keypoints for end in ("x", "y", "v")]
-    fixed = ["image", "instance", "category", "group", "identity", *BOX, "area", "crowd"]
-    writer.writerow([*fixed, *columns])
-    writer.writerows(_row(instances, row, names) for row in range(len(instances)))
+    fields, _ = csv_fields(instances)
+    writer.writerow([*FIXED, *columns, *fields])
+    more = [[instances.image_fields[key][i] for key in fields] for i in range(len(names))]  # None becomes a blank cell
+    at = instances.image_index.tolist()
+    writer.writerows([*_row(instances, row, names), *more[at[row]]] for row in range(len(instances)))
     return out.getvalue()
+
+
+def csv_fields(instances: Instances) -> tuple[list[str], list[str]]:
+    """The fields of images that a table has as columns, and those that would be taken for another column."""
+    taken = {*FIXED, *IMAGE, *LONG, "v", "visibility", "video"}
+    kept = [key for key in instances.image_fields if key not in taken and not key.endswith(_OF_KEYPOINTS)]
+    return kept, [key for key in instances.image_fields if key not in kept]
 
 
 def _row(instances: Instances, row: int, names: Sequence[str]) -> list[Any]:

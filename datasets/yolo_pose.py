@@ -18,7 +18,14 @@ from posesweep.datasets.headers import read_header
 from posesweep.datasets.images import MOST_MISSING, inside
 from posesweep.datasets.instances import Instances
 from posesweep.datasets.mistakes import Mistakes
-from posesweep.datasets.skeleton import DEFAULT_NOTE, DEFAULT_SIGMA, Skeleton, skeleton_from_names
+from posesweep.datasets.skeleton import (
+    DEFAULT_NOTE,
+    DEFAULT_SIGMA,
+    Pairs,
+    Skeleton,
+    infer_flip_pairs,
+    skeleton_from_names,
+)
 from posesweep.errors import DataError, did_you_mean
 
 SUBSETS = ("train", "val", "test")
@@ -52,8 +59,9 @@ def read_yolo(
 
     `path` is its data.yaml; `images` the folder in which the paths in it start (None: its `path`, or where it lies);
     `subset` train, val or test, None for all of them. Keypoints go by their order; `skeleton` None takes
-    `kpt_names`, else numbers them and takes the flip pairs from `flip_idx`. Images without a label file hold nothing.
-    DataError: every mistake in data.yaml, and the first ten in the label files, with file and line."""
+    `kpt_names`, else numbers them; flip pairs are those of `flip_idx` where it is given, else of the names. Images
+    without a label file hold nothing. DataError: every mistake in data.yaml, a `flip_idx` that the skeleton or its
+    names contradict, and the first ten mistakes in the label files, with file and line."""
     data = _read_data(path, images)
     chosen = _choose(data, subset, path)
     skeleton, notes = _agree_on_skeleton(data, skeleton, path)
@@ -179,29 +187,63 @@ def _choose(data: _Data, subset: str | None, path: Path) -> list[str]:
 def _agree_on_skeleton(data: _Data, skeleton: Skeleton | None, path: Path) -> tuple[Skeleton, list[str]]:
     """The skeleton, its keypoints in the file's order, and what is to be said about it."""
     if skeleton is None:
-        return (skeleton_from_names("yolo", data.names), []) if data.names else (_numbered_skeleton(data), [_UNNAMED])
+        return (_named_skeleton(data, data.names, path), []) if data.names else (_numbered_skeleton(data), [_UNNAMED])
     if len(skeleton.keypoints) != data.keypoints:
         raise DataError(
             f"{path}: kpt_shape has {data.keypoints} keypoints, skeleton {skeleton.name} has "
             f"{len(skeleton.keypoints)}; give the skeleton that fits"
         )
-    if data.names and data.names != skeleton.keypoints:
-        if sorted(data.names) == sorted(skeleton.keypoints):
-            raise DataError(
-                f"{path}: kpt_names has the keypoints of skeleton {skeleton.name} in another order; give a skeleton in "
-                "the file's order"
-            )
-        return skeleton, [f"kpt_names are not those of skeleton {skeleton.name}; they go by their order"]
-    return skeleton, []
+    differ = data.names is not None and data.names != skeleton.keypoints
+    if differ and sorted(data.names or ()) == sorted(skeleton.keypoints):
+        raise DataError(
+            f"{path}: kpt_names has the keypoints of skeleton {skeleton.name} in another order; give a skeleton in "
+            "the file's order"
+        )
+    _check_flips(data, skeleton, f"skeleton {skeleton.name}", path)
+    notes = [f"kpt_names are not those of skeleton {skeleton.name}; they go by their order"] if differ else []
+    return skeleton, notes
 
 
 _UNNAMED = "keypoints have no names (kpt_names); they are numbered, and flip pairs come from flip_idx"
 
 
+def _named_skeleton(data: _Data, names: tuple[str, ...], path: Path) -> Skeleton:
+    """The shipped skeleton of these names, which `flip_idx` must agree with, or one whose flip pairs are `flip_idx`."""
+    skeleton = skeleton_from_names("yolo", names)
+    if data.flip_idx is None:
+        return skeleton
+    if skeleton.sigmas_note != DEFAULT_NOTE:
+        _check_flips(data, skeleton, f"skeleton {skeleton.name}, whose names these are,", path)
+        return skeleton
+    pairs = _pairs(data.flip_idx, names)
+    if pairs and not set(skeleton.flip_pairs) <= set(pairs):
+        _check_flips(data, skeleton, "their names", path)
+    return replace(skeleton, flip_pairs=pairs)
+
+
 def _numbered_skeleton(data: _Data) -> Skeleton:
     names = tuple(f"keypoint_{i}" for i in range(1, data.keypoints + 1))
-    pairs = tuple((names[i], names[j]) for i, j in enumerate(data.flip_idx or []) if i < j)
+    pairs = _pairs(data.flip_idx or [], names)
     return Skeleton("yolo", names, pairs, (), np.full(len(names), DEFAULT_SIGMA), DEFAULT_NOTE)
+
+
+def _pairs(flip_idx: Sequence[int], names: Sequence[str]) -> Pairs:
+    """The pairs that `flip_idx` swaps as (left, right) where the names tell, else in the keypoints' order."""
+    inferred = set(infer_flip_pairs(names))
+    pairs = [(names[i], names[j]) for i, j in enumerate(flip_idx) if i < j]
+    return tuple((b, a) if (b, a) in inferred else (a, b) for a, b in pairs)
+
+
+def _check_flips(data: _Data, skeleton: Skeleton, whose: str, path: Path) -> None:
+    """DataError: `flip_idx` is given and the skeleton mirrors a keypoint to another one."""
+    mirrored = skeleton.flip_index.tolist()
+    differing = [k for k, (i, j) in enumerate(zip(data.flip_idx or mirrored, mirrored, strict=True)) if i != j]
+    if data.flip_idx and differing:
+        k, names = differing[0], skeleton.keypoints
+        raise DataError(
+            f"{path}: flip_idx mirrors '{names[k]}' to '{names[data.flip_idx[k]]}', and {whose} to "
+            f"'{names[mirrored[k]]}'; correct flip_idx, or leave it out"
+        )
 
 
 # ------------------------------------------------------------------------------------------------- images and labels

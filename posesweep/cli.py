@@ -20,6 +20,8 @@ Run = Callable[[argparse.Namespace], int | None]  # the exit code, where a verb 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 EXAMPLES = """examples:
+  posesweep init data/                                 look at your data and write sweep.yaml
+  posesweep check sweep.yaml                           faults in labels and images, with pictures
   python run_sweep.py                                  the demo: synthetic horses, minutes on a CPU
   python run_sweep.py sweep.yaml                       start a sweep, or go on with it
   python run_sweep.py sweep.yaml search.trials=20      with a setting changed
@@ -30,6 +32,18 @@ EXAMPLES = """examples:
   posesweep train runs/horse26/best.yaml --out runs/again
   posesweep eval runs/horse26                          score the winner's weights again
 """
+OWN_EXAMPLES = {  # of a verb that the list above says too little of
+    "fit": "posesweep fit sweep.yaml model=hrnet_w48",
+    "weights": "posesweep weights td-hm_hrnet-w32_coco.pth",
+    "init": "posesweep init data/ --minutes 30",
+    "check": "posesweep check data/train.json --val data/val.json --images data/images",
+    "convert": "posesweep convert CollectedData_me.csv coco/\n  posesweep convert data.yaml csv/ --to csv",
+    "show": "posesweep show data/train.json --images data/images --augment aggressive",
+    "sigmas": "posesweep sigmas anna.json ben.json --out skeleton.yaml",
+    "synth": "posesweep synth horses/ --n 1000 --keypoints 68",
+    "clean": "posesweep clean --older-than 7",
+}
+RESUMES = ("sweep", "train")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,8 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"posesweep: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("posesweep: interrupted; nothing is lost, the same command goes on", file=sys.stderr)
+        kept = "nothing is lost, the same command goes on" if asked.verb in RESUMES else "nothing half-written is left"
+        print(f"posesweep: interrupted; {kept}", file=sys.stderr)
         return 130
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"posesweep: {error.filename}: {error.strerror}; look at the path and its permissions", file=sys.stderr)
+        return 2
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -154,6 +174,11 @@ def _add_data_verbs(verbs: Verbs) -> None:
     convert.add_argument("--copy", action="store_true", help="copy the images too")
     convert.add_argument("--no-quality", action="store_true", help="do not decode the images for quality.csv")
 
+    _add_drawing_verbs(verbs)
+
+
+def _add_drawing_verbs(verbs: Verbs) -> None:
+    """The verbs that make pictures and data, and free what they take."""
     show = _verb(verbs, "show", run_show, "pictures of annotated, mirrored and augmented samples and of the targets")
     show.add_argument("data", type=Path, help="annotations in any format that is read")
     show.add_argument("--images", type=Path, help="the folder of the images")
@@ -192,10 +217,10 @@ def _verb(verbs: Verbs, name: str, run: Run, text: str) -> argparse.ArgumentPars
         name,
         help=text,
         description=text[0].upper() + text[1:] + ".",
-        epilog=EXAMPLES,
+        epilog=f"example:\n  {OWN_EXAMPLES[name]}" if name in OWN_EXAMPLES else EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verb.set_defaults(run=run)
+    verb.set_defaults(run=run, verb=name)
     return verb
 
 

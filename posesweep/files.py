@@ -60,6 +60,11 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def trial_folder(sweep_folder: Path, number: int) -> Path:
     """Where a sweep keeps one trial."""
     return sweep_folder / "trials" / f"{number:04d}"

@@ -121,6 +121,12 @@ class TrialConfig(Block):
         return self
 
     @model_validator(mode="after")
+    def _compiled_or_recomputed(self) -> "TrialConfig":
+        if self.compile and self.grad_checkpoint:
+            raise sentence("compile: true and grad_checkpoint: true do not work together in torch; take one out")
+        return self
+
+    @model_validator(mode="after")
     def _betas_of_the_optimizer(self) -> "TrialConfig":
         usual = self.CHOICES["optimizer"][self.optimizer].get("betas")
         if self.betas is not None and usual is not None and len(self.betas) != len(usual):
@@ -185,5 +191,6 @@ def notes_on(configs: Iterable[TrialConfig], on_gpu: bool) -> list[str]:
 
 
 def chosen_option(cls: type[TrialConfig], option: str, given: Mapping[str, Any]) -> Any:
-    """The value of an option: the one given, else the field's default."""
-    return given.get(option, cls.model_fields[option].default)
+    """The value of an option: the one given, else the field's default; None for one that is no name at all."""
+    chosen = given.get(option, cls.model_fields[option].default)
+    return chosen if isinstance(chosen, str) else None

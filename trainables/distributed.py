@@ -58,7 +58,9 @@ def convert_sync_batchnorm(model: nn.Module) -> nn.Module:
     weights do not change. Converts in place and returns the model (a new module only if it is a batch-norm itself).
     """
     if next(model.parameters()).device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        from timm.layers import convert_sync_batchnorm as convert  # torch's drops the activation of timm's batch-norms
+
+        return convert(model)
     if isinstance(model, nn.BatchNorm2d):
         return SyncBatchNorm2d.of(model)
     for parent in list(model.modules()):
@@ -69,7 +71,13 @@ def convert_sync_batchnorm(model: nn.Module) -> nn.Module:
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """A BatchNorm2d whose training statistics are those of the joint batch of all ranks. Any backend, any device."""
+    """A BatchNorm2d whose training statistics are those of the joint batch of all ranks. Any backend, any device.
+
+    timm's BatchNormAct2d drops and activates its output; so does what replaces it.
+    """
+
+    drop: nn.Module
+    act: nn.Module
 
     @classmethod
     def of(cls, norm: nn.BatchNorm2d) -> "SyncBatchNorm2d":
@@ -79,9 +87,13 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
             ours.register_parameter(name, parameter)
         for name, buffer in norm.named_buffers():
             ours.register_buffer(name, buffer)
+        ours.drop, ours.act = getattr(norm, "drop", nn.Identity()), getattr(norm, "act", nn.Identity())
         return ours.train(norm.training)
 
     def forward(self, input: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+        return self.act(self.drop(self._normalised(input)))
+
+    def _normalised(self, input: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
         if not self.training or world_size() == 1:
             return super().forward(input)
         output, mean, var, count = _JointNorm.apply(input, self.weight, self.bias, self.eps)

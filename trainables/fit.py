@@ -117,7 +117,8 @@ class Trier:
     def __init__(self, config: TrialConfig, context: Context) -> None:
         # weights change nothing about memory, and a few objects stand for the data set
         values = config.model_dump() | {"pretrained": False, "weights": None, "accumulate": 1, "workers": 1}
-        values |= {"batch": 1, "limit": OBJECTS} if "limit" in type(config).model_fields else {"batch": 1}
+        only_here = {"batch": 1, "limit": OBJECTS, "weights_skeleton": None}
+        values |= {name: value for name, value in only_here.items() if name in type(config).model_fields}
         alone = make_config(values)
         task = build_task(alone)
         self.samples = task.datasets()[0]

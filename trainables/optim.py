@@ -154,6 +154,8 @@ def _optimizer(groups: list[dict[str, Any]], settings: OptimizerSettings) -> tor
         from timm.optim import get_optimizer_class  # here, not above: the other optimizers do without it
 
         make: Any = get_optimizer_class(settings.name)  # with the defaults of the name bound
+        if settings.name == "lamb":
+            chosen["max_grad_norm"] = None  # timm's clips at 1 unasked; `clip` is the setting
         return make(groups, lr=settings.lr0, **chosen)
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name](groups, settings.lr0, **chosen)
 

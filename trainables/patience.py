@@ -19,7 +19,7 @@ def end_of(config: TrialConfig, epoch: int, rows: Sequence[Mapping[str, Any]]) -
     assert config.patience_smooth is not None, "filled in by the config"
     assert config.min_delta is not None
     metric = config.metric
-    values = [row[metric.name] for row in rows if row.get(metric.name) is not None]
+    values = [row[metric.name] for row in validated(rows, metric.name)]
     sign = 1.0 if metric.goal == "maximize" else -1.0
     stalled = without_improvement([sign * value for value in values], config.patience_smooth, config.min_delta)
     if stalled < config.patience:
@@ -28,6 +28,12 @@ def end_of(config: TrialConfig, epoch: int, rows: Sequence[Mapping[str, Any]]) -
     moved = "risen" if metric.goal == "maximize" else "fallen"
     by = f" by more than {config.min_delta:g}" if config.min_delta else ""
     return f"stopped early after epoch {epoch}: {metric.name}{smoothed} has not {moved}{by} for {stalled} validations"
+
+
+def validated(rows: Sequence[Mapping[str, Any]], metric: str) -> list[Mapping[str, Any]]:
+    """The rows of metrics.jsonl that have the metric and come from an epoch with a validation; others have no weights
+    to keep, even where the metric is the loss of the training."""
+    return [row for row in rows if row.get(metric) is not None and (metric.startswith("val/") or "val_s" in row)]
 
 
 def without_improvement(values: Sequence[float], smooth: int, min_delta: float) -> int:

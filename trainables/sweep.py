@@ -18,7 +18,7 @@ from posesweep.trainables.progress import Board, Progress
 from posesweep.trainables.search import Search, longest_training
 from posesweep.trainables.status import read_status, write_status
 from posesweep.trainables.tasks import find_task, make_config
-from posesweep.trainables.worker import train_in_tune
+from posesweep.trainables.worker import Driver, train_in_tune
 
 
 def run_sweep(sweep: Sweep, folder: Path, extend: int = 0) -> None:
@@ -57,8 +57,6 @@ def prepare(sweep: Sweep, folder: Path, slots: Slots) -> dict[str, Any]:
         "epochs": longest_training(sweep),
         **sweep.fixed,
     }
-    if base.get("weights") is not None:
-        base["weights"] = str(Path(base["weights"]).absolute())  # trials run in folders of their own
     prepared = find_task(sweep.task).prepare([make_config({**base, **values}) for values in edges(sweep)])
     for note in prepared.notes:
         print(f"note: {note}")
@@ -135,7 +133,7 @@ def run_on_tune(
     """Train everything the search still wants. Raises KeyboardInterrupt when Ctrl-C ended it early."""
     from posesweep.trainables.records import Records
 
-    driver = (os.getpid(), socket.gethostname())
+    driver = Driver(os.getpid(), socket.gethostname(), Path.cwd())
     trainable = partial(train_in_tune, base=base, folder=folder.resolve(), slots=slots, driver=driver)
     records = Records(search, folder, progress, sweep.keep.checkpoints_of_top, slots.workers > 1)
     fit(trainable, search, folder, slots, callbacks=[records], max_retries=sweep.failure.max_retries)

@@ -8,12 +8,13 @@ from typing import Any
 from posesweep.files import write_json
 from posesweep.search_spaces.schema import Metric
 from posesweep.trainables.checkpoint import Weights, save_weights
+from posesweep.trainables.patience import validated
 
 
 def best_epochs(rows: Sequence[Mapping[str, Any]], metric: Metric, count: int) -> list[int]:
     """The `count` best epochs of the `rows` of metrics.jsonl, the best first, the earlier of equals."""
     sign = -1.0 if metric.goal == "maximize" else 1.0
-    scored = [(sign * row[metric.name], int(row["epoch"])) for row in rows if row.get(metric.name) is not None]
+    scored = [(sign * row[metric.name], int(row["epoch"])) for row in validated(rows, metric.name)]
     return [epoch for _, epoch in sorted(scored)[:count]]
 
 

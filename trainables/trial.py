@@ -4,11 +4,12 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
+import numpy as np
 import torch
 import yaml
 from tensorboardX import SummaryWriter
@@ -70,7 +71,8 @@ def run_trial(config: TrialConfig, context: Context) -> LoopState:
     # ------------------------------------------------------------------ model and optimizer
     network = task.model()
     begun_from = task.start(network) if config.weights is not None else ""
-    training = prepare_training(config, context, task, network)
+    with told_when_out_of_memory(config):
+        training = prepare_training(config, context, task, network)
 
     # ------------------------------------------------------------------ resume
     loop = _resume(training)
@@ -78,19 +80,20 @@ def run_trial(config: TrialConfig, context: Context) -> LoopState:
         _restore_metrics(loop, context.folder)
         write_status(context.folder, state="running", reason="", weights=begun_from, **_facts(training))
         writer = SummaryWriter(str(context.folder / "tensorboard"), purge_step=loop.epoch + 1)
-    for row in loop.rows[-1:]:
-        context.report(row)  # the search may not have heard of it; told twice, it changes nothing
 
     # ------------------------------------------------------------------ train, score, save, report
     try:
+        for row in loop.rows[-1:]:
+            context.report(row)  # the search may not have heard of it; told twice, it changes nothing
         while not (ending := distributed.from_rank_zero(end_of(config, loop.epoch, loop.rows))):
-            row, seconds = timed(train_epoch, training, train_set, loop)
-            loop.spend(row, "train_s", seconds)
-            score = None
-            if loop.epoch % config.val_every == 0 or loop.epoch == config.epochs:
-                score, seconds = timed(score_network, training.scored_network, task, val_set, config, context)
-                loop.spend(row, "val_s", seconds)
-                row |= {f"val/{name}": value for name, value in score.metrics.items()}
+            with told_when_out_of_memory(config):
+                row, seconds = timed(train_epoch, training, train_set, loop)
+                loop.spend(row, "train_s", seconds)
+                score = None
+                if loop.epoch % config.val_every == 0 or loop.epoch == config.epochs:
+                    score, seconds = timed(score_network, training.scored_network, task, val_set, config, context)
+                    loop.spend(row, "val_s", seconds)
+                    row |= {f"val/{name}": value for name, value in score.metrics.items()}
             if context.is_main:
                 context.check_not_superseded()
                 if config.keep_best > 1:
@@ -105,17 +108,24 @@ def run_trial(config: TrialConfig, context: Context) -> LoopState:
         if context.is_main:
             write_status(context.folder, state="diverged", reason=str(diverged), **_outcome(loop))
         raise
-    except torch.OutOfMemoryError as error:
-        raise ConfigError(
-            f"batch: {config.batch} does not fit into the GPU's memory; `posesweep fit` finds the largest that does; "
-            "lower batch, raise accumulate, or set grad_checkpoint: true"
-        ) from error
     finally:
         if context.is_main:
             writer.close()
     if context.is_main:
         write_status(context.folder, state="finished", reason=ending, **_outcome(loop))
     return loop
+
+
+@contextmanager
+def told_when_out_of_memory(config: TrialConfig) -> Iterator[None]:
+    """ConfigError in the place of torch's error when the GPU's memory does not do; the batch stays as it was asked."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"batch: {config.batch} does not fit into the GPU's memory; `posesweep fit` finds the largest that does; "
+            "lower batch, raise accumulate, or set grad_checkpoint: true"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -177,6 +187,7 @@ def train_epoch(training: Training, dataset: Dataset, loop: LoopState) -> dict[s
         len(dataset), loop.epoch, config.seed, config.batch // context.world, context.rank, context.world
     )
     schedule = _schedule(config, len(orders))
+    torch.manual_seed(epoch_seed(config.seed, loop.epoch, context.rank))  # of random layers, such as drop path
     train_mode(training.network, training.frozen)
     sums: dict[str, Tensor] = {}
     unchecked: list[Tensor] = []
@@ -194,6 +205,11 @@ def train_epoch(training: Training, dataset: Dataset, loop: LoopState) -> dict[s
     loop.epoch += 1
     means = distributed.mean_over_ranks({name: float(v) / len(orders) for name, v in sums.items()}, context.device)
     return {"epoch": loop.epoch, "step": loop.step, **means, "lr": lr}
+
+
+def epoch_seed(seed: int, epoch: int, rank: int) -> int:
+    """Of the random layers in one epoch on one rank: a resumed training draws what the undisturbed one would have."""
+    return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])
 
 
 def train_step(training: Training, arrays: Arrays) -> dict[str, Tensor]:
@@ -255,7 +271,6 @@ def save_epoch(training: Training, loop: LoopState, row: dict[str, Any], score: 
     tensors = {
         "optimizer": training.optimizer.state_dict(),
         "scaler": training.precision.scaler.state_dict(),
-        "rng": torch.get_rng_state(),
     }
     ema = training.ema.model.state_dict() if training.ema is not None else None
     save_checkpoint(folder / "last", Checkpoint(loop, training.network.state_dict(), ema, tensors))
@@ -329,7 +344,6 @@ def _resume(training: Training) -> LoopState:
     training.precision.scaler.load_state_dict(checkpoint.tensors["scaler"])
     if training.ema is not None and checkpoint.ema is not None:
         training.ema.load_state_dict({"model": checkpoint.ema, "updates": checkpoint.loop.step})
-    torch.set_rng_state(checkpoint.tensors["rng"])
     return checkpoint.loop
 
 

@@ -27,6 +27,21 @@ OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # Python 2's, wh
 DATA_MODULES = {"_codecs", "argparse", "collections", "copyreg", "datetime", "decimal", "enum", "pathlib", "uuid"}
 
 
+class _Rebuilder:
+    """One of torch's functions for one pickle: what the pickle does to it stays with it."""
+
+    __slots__ = ("_rebuild",)
+
+    def __init__(self, rebuild: Callable[..., Any]) -> None:
+        self._rebuild = rebuild
+
+    def __call__(self, *args: Any) -> Any:
+        return self._rebuild(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise CodeInPickleError(f"{self._rebuild.__module__}.{self._rebuild.__name__}.__setstate__")
+
+
 class CodeInPickleError(Exception):
     """The pickle asks for a callable that no checkpoint needs; the text is its dotted name."""
 
@@ -70,7 +85,8 @@ def inert_pickle(met: set[str]) -> Any:
 def _stand_for(module: str, name: str, met: set[str]) -> Any:
     """What a global of a pickle is read as. Nothing is imported, so no module of the name needs to exist."""
     if (module, name) in REBUILDERS:
-        return REBUILDERS[module, name]
+        rebuild = REBUILDERS[module, name]
+        return rebuild if isinstance(rebuild, type) else _Rebuilder(rebuild)
     if module == "builtins" and name in PLAIN_TYPES:
         return PLAIN_TYPES[name]
     if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):

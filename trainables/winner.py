@@ -3,12 +3,14 @@
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from posesweep.analysis.ranked import Standing, Standings, ranked
 from posesweep.analysis.report import build_report
@@ -17,6 +19,7 @@ from posesweep.errors import ConfigError, SweepError
 from posesweep.files import trial_folder, write_text
 from posesweep.search_spaces.document import apply_overrides
 from posesweep.trainables.checkpoint import take_weights
+from posesweep.trainables.codecs import HeatmapCodec
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import Context, in_this_process, pick_device, prepare_process
 from posesweep.trainables.debug import print_epoch
@@ -123,6 +126,17 @@ def export(folder: Path, out: Path, number: int | None, onnx: bool) -> None:
     print(f"trial {trial.trial} is in {out}: {', '.join(files)}")
 
 
+class _Heatmaps(nn.Module):
+    """What a network's outputs are to others: heatmaps, where it was trained with a loss on their logits."""
+
+    def __init__(self, codec: Any) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, outputs: Any) -> Any:
+        return self.codec.heatmaps(outputs) if isinstance(self.codec, HeatmapCodec) else outputs
+
+
 def write_onnx(config: TrialConfig, weights: Path, path: Path) -> None:
     """The network as ONNX: normalised images float32 [batch, 3, H, W] -> heatmaps, or SimCC logits over x and y.
 
@@ -135,6 +149,7 @@ def write_onnx(config: TrialConfig, weights: Path, path: Path) -> None:
     task = build_task(config)
     network = task.model().eval()
     take_weights(network, weights)
+    network = nn.Sequential(network, _Heatmaps(getattr(task, "codec", None)))
     sample = task.datasets()[1].batch(torch.arange(1).numpy(), 0)
     height, width = sample["image"].shape[1:3]
     outputs = ["simcc_x", "simcc_y"] if isinstance(network(torch.zeros(1, 3, height, width)), tuple) else ["heatmaps"]

@@ -4,36 +4,49 @@ Neither Ray nor Optuna is imported above the functions: a worker loads what trai
 """
 
 import traceback
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from posesweep.errors import PoseSweepError
 from posesweep.files import read_json, trial_folder, write_json, write_text
 from posesweep.trainables.cluster import Slots
 from posesweep.trainables.config import TrialConfig
-from posesweep.trainables.context import SupersededError, begin_attempt, end_with, in_ray_train_worker, in_this_process
+from posesweep.trainables.context import (
+    SupersededError,
+    begin_attempt,
+    current_attempt,
+    end_with,
+    in_ray_train_worker,
+    in_this_process,
+)
 from posesweep.trainables.status import read_status, write_status
 from posesweep.trainables.tasks import make_config
 from posesweep.trainables.trial import DivergedError, run_trial
 
 
-def train_in_tune(
-    proposal: dict[str, Any], base: dict[str, Any], folder: Path, slots: Slots, driver: tuple[int, str]
-) -> None:
+@dataclass(frozen=True)
+class Driver:
+    """The process that runs the sweep, and the folder it was started in."""
+
+    pid: int
+    host: str
+    folder: Path
+
+
+def train_in_tune(proposal: dict[str, Any], base: dict[str, Any], folder: Path, slots: Slots, driver: Driver) -> None:
     """One trial, in a Tune actor. Reports each epoch, and at last how it ended.
 
     What the user must put right ends the trial as failed, in words; anything else is raised, so that Tune tries again.
     """
     from ray import tune
 
-    _end_once_with(*driver)
+    _end_once_with(driver.pid, driver.host)
     trial, metric = trial_folder(folder, proposal["number"]), base["metric"]["name"]
     state, reason = "", ""
     try:
-        config = make_config({**base, **proposal["params"]})
+        config = make_config(with_whole_paths({**base, **proposal["params"]}, driver.folder))
         if config.workers > 1:
             run_in_ray_train(config, trial, slots)
         else:
@@ -42,8 +55,8 @@ def train_in_tune(
         state, reason = "diverged", str(error)
     except SupersededError:
         return
-    except (PoseSweepError, torch.cuda.OutOfMemoryError) as error:
-        state, reason = "failed", sentence_of(error, config)
+    except PoseSweepError as error:
+        state, reason = "failed", str(error)
     except Exception:
         write_text(trial / "error.txt", traceback.format_exc())
         raise
@@ -53,13 +66,14 @@ def train_in_tune(
     tune.report({"epoch": status.get("epochs", 0), "state": status["state"], "reason": status["reason"]})
 
 
-def sentence_of(error: Exception, config: TrialConfig) -> str:
-    """What the user reads of an error that ends a trial for good."""
-    if isinstance(error, PoseSweepError):
-        return str(error)
-    return (
-        f"out of GPU memory at batch {config.batch}: lower batch, or raise accumulate; `posesweep fit` finds what fits"
-    )
+def with_whole_paths(values: dict[str, Any], here: Path) -> dict[str, Any]:
+    """The settings with the files that they name absolute: trials run in folders of their own, the user was `here`."""
+    found = dict(values)
+    for name in ("weights", "weights_skeleton"):
+        value = values.get(name)
+        if value is not None and (name == "weights" or value.endswith((".yaml", ".yml"))):
+            found[name] = str(here / Path(value).expanduser())
+    return found
 
 
 def report_of(row: dict[str, Any], metric: str) -> dict[str, Any]:
@@ -96,6 +110,8 @@ def run_in_ray_train(config: TrialConfig, folder: Path, slots: Slots) -> None:
     try:
         trainer.fit()
     except Exception:
+        if current_attempt(folder) != attempt:
+            raise SupersededError(f"{folder.name}: attempt {attempt} was superseded") from None
         if (refused := folder / f"refused.{attempt}.json").is_file():
             raise PoseSweepError(read_json(refused)["reason"]) from None
         raise
@@ -109,6 +125,8 @@ def train_in_ray_train_worker(values: dict[str, Any], folder: Path, attempt: int
         run_trial(config, context)
     except DivergedError:
         pass  # on every rank alike, and recorded
-    except (PoseSweepError, torch.cuda.OutOfMemoryError) as error:
-        write_json(folder / f"refused.{attempt}.json", {"reason": sentence_of(error, config)})
+    except SupersededError:
+        raise
+    except PoseSweepError as error:
+        write_json(folder / f"refused.{attempt}.json", {"reason": str(error)})
         raise  # of one rank, perhaps: Ray must end the others, who would wait for it

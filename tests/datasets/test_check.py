@@ -12,7 +12,7 @@ from posesweep.benchmarks.check import planted_table
 from posesweep.datasets.check import check, pooled, run
 from posesweep.datasets.findings import KINDS, exit_code
 from posesweep.datasets.load import DataRequest
-from posesweep.errors import ConfigError
+from posesweep.errors import ConfigError, DataError
 
 OPENFIELD = Path(__file__).resolve().parents[2] / "../shared/data/openfield/labeled-data/m4s1/CollectedData_Pranav.csv"
 BODY = np.array([[90.0, 50.0], [70.0, 40.0], [70.0, 60.0], [20.0, 50.0]])
@@ -109,7 +109,7 @@ def test_an_image_of_train_again_in_val(tmp_path):
 
 
 def test_the_page_needs_no_other_file_and_escapes_names(tmp_path):
-    train = mice(tmp_path, escape="<b>&")
+    train = mice(tmp_path, escape="<b>&", count=20)
     document = json.loads(train.read_text())
     document["annotations"][0]["keypoints"][0] = 900
     document["annotations"][1]["keypoints"] = [0] * 12
@@ -154,3 +154,26 @@ def test_nothing_to_check():
     with pytest.raises(ConfigError) as error:
         check(DataRequest())
     assert str(error.value) == "check: give the file of annotations"
+
+
+@pytest.mark.parametrize(
+    ("options", "split", "words"),
+    [
+        ({"folds": 3}, False, "check: --folds and --fold say how the data are split; give --split too"),
+        ({"fold": 1}, False, "check: --folds and --fold say how the data are split; give --split too"),
+        ({"val": Path("val.json")}, True, "check: the data are to be split, and val.json is there to validate with"),
+        ({"group_by": "((.)"}, False, "data.group_by: '((.)' is not a regular expression"),
+        ({"group_by": "vidoe"}, False, "data.group_by: no image has the key 'vidoe'"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(tmp_path, options, split, words):
+    with pytest.raises((ConfigError, DataError)) as error:
+        check(DataRequest(train=mice(tmp_path), **options), split)
+    assert str(error.value).startswith(words)
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_the_work(tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(DataError) as error:
+        run(DataRequest(train=tmp_path / "missing.json"), tmp_path / "out")
+    assert str(error.value) == f"{tmp_path / 'out'}: cannot be made a folder (File exists); give another one as --out"

@@ -311,6 +311,22 @@ def test_unknown_parts():
 # ------------------------------------------------------------------------------------------------------- bad data
 
 
+def test_a_group_or_an_identity_may_be_zero(tmp_path):
+    def number(document):
+        document["images"][0]["group"] = 0
+        document["annotations"][1]["identity"] = 0
+
+    data = read(tmp_path, changed(number))
+    assert data.image_groups == ("0", "")
+    assert data.identities == ("", "0")
+    assert data.image_fields == {}
+
+
+def test_images_without_an_annotation_are_counted(tmp_path):
+    data = read(tmp_path, changed(lambda d: d["images"].append({"id": 3, "file_name": "c.png"})))
+    assert data.notes[-1] == "train.json: 1 images hold no annotation; left out"
+
+
 def first(**changes):
     return lambda document: document["annotations"][0].update(changes)
 
@@ -320,6 +336,14 @@ def drop(key):
 
 
 BAD = {
+    "group of two": (
+        lambda d: d["images"][0].update(group=[1, 2]),
+        "image entry 1: group [1, 2] is neither text nor a number; give its name, or leave it out",
+    ),
+    "identity yes": (
+        first(identity=True),
+        "annotation 11: identity True is neither text nor a number; give its name, or leave it out",
+    ),
     "keypoint count": (
         first(keypoints=[2, 3, 2, 8, 9, 1]),
         "annotation 11: keypoints has 6 numbers, skeleton fish needs 9 (x, y, visibility for 3 keypoints)",

@@ -3,10 +3,12 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from posesweep.datasets.instances import Instances
 from posesweep.datasets.quality import sharpness
 from posesweep.datasets.read import Reading, read_any
 from posesweep.datasets.skeleton import load_skeleton
+from posesweep.datasets.writers import needs_skeleton_file, skeleton_text
 from posesweep.errors import ConfigError, DataError
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
@@ -111,6 +114,7 @@ def test_coco_with_images_left_where_they_are(table, tmp_path):
         "annotations.json",
         "conversion.json",
         "quality.csv",
+        "skeleton.yaml",
     ]
 
 
@@ -282,6 +286,115 @@ def test_run_prints_what_came_of_it(table, tmp_path, monkeypatch):
     assert "keypoints   5 visible (83%), 1 hidden (17%), 0 not labelled (0%)" in text
     assert "box width   15 to 30 px, median 20" in text
     assert f"written: {tmp_path}/out/annotations.json" in text.replace("\n", "")
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A skeleton whose pairs, limbs and sigmas no name tells."""
+    path = tmp_path / "set" / "own.yaml"
+    path.write_text(
+        "{keypoints: [nose, tail], flip_pairs: [[nose, tail]], edges: [[nose, tail]], sigmas: [0.1, 0.3]}\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize("to", ["coco", "yolo", "csv"])
+def test_the_skeleton_is_written_whole_beside_the_annotations(table, own, tmp_path, monkeypatch, to):
+    out = StringIO()
+    monkeypatch.setattr(module, "Console", lambda **_: Console(file=out, width=100, soft_wrap=True))
+    request = Conversion(to=to, skeleton=own, quality=False)
+    run(table, tmp_path / "out", request)
+    assert f", skeleton: {tmp_path}/out/skeleton.yaml}}" in out.getvalue()
+    done = convert(table, tmp_path / "out", request)
+    assert done.was_there
+    before, after = load_skeleton(own), load_skeleton(done.skeleton)
+    assert (after.name, after.flip_pairs, after.edges) == (before.name, before.flip_pairs, before.edges)
+    assert after.sigmas.tolist() == [0.1, 0.3]
+    assert read_any(done.annotations, done.images, Reading(after)).skeleton.flip_pairs == (("nose", "tail"),)
+    if to == "yolo":
+        assert read_any(done.annotations).skeleton.flip_pairs == (("nose", "tail"),)
+
+
+def test_a_shipped_skeleton_is_not_written_and_one_of_its_name_is(tmp_path):
+    mouse = load_skeleton("mouse4")
+    assert not needs_skeleton_file(mouse)
+    assert needs_skeleton_file(replace(mouse, sigmas=mouse.sigmas * 1.01))
+    assert needs_skeleton_file(replace(mouse, flip_pairs=()))
+    assert needs_skeleton_file(replace(mouse, name="mine"))
+    whole = load_skeleton("coco17")
+    (tmp_path / "s.yaml").write_text(skeleton_text(whole))
+    assert skeleton_text(load_skeleton(tmp_path / "s.yaml")) == skeleton_text(whole)
+
+
+def test_other_sigmas_are_another_conversion(table, own, tmp_path):
+    convert(table, tmp_path / "out", Conversion(skeleton=own, quality=False))
+    own.write_text(own.read_text().replace("0.3", "0.4"))
+    with pytest.raises(DataError, match=r"the data differ\)"):
+        convert(table, tmp_path / "out", Conversion(skeleton=own, quality=False))
+
+
+@pytest.mark.parametrize("name", ["annotations.json", "skeleton.yaml"])
+def test_a_conversion_that_lost_a_file_is_not_there_already(table, tmp_path, name):
+    convert(table, tmp_path / "out")
+    (tmp_path / "out" / name).unlink()
+    with pytest.raises(DataError) as error:
+        convert(table, tmp_path / "out")
+    assert str(error.value) == f"{tmp_path}/out: its {name} is gone; remove the folder and convert again"
+
+
+@pytest.mark.parametrize("margin", [float("nan"), -0.1, float("inf")])
+def test_a_box_margin_that_is_none(table, tmp_path, margin):
+    with pytest.raises(ConfigError) as error:
+        convert(table, tmp_path / "out", Conversion(box_margin=margin))
+    assert str(error.value) == (
+        f"convert: a box margin of {margin:g} is none; give the share of the longer side to add around keypoints "
+        "without a box, a number from 0"
+    )
+
+
+def test_names_that_look_like_markup(table, tmp_path, monkeypatch):
+    out = StringIO()
+    monkeypatch.setattr(module, "Console", lambda **_: Console(file=out, width=100))
+    table.write_text(TABLE.replace("nose", "[/b]nose").replace("rat", "[red]rat"))
+    run(table, tmp_path / "out")
+    assert re.search(r"^ *\[/b\]nose +3 +100% *$", out.getvalue(), re.MULTILINE)
+    assert "[red]rat 1, mouse 2" in out.getvalue()
+
+
+@pytest.fixture
+def rich_coco(table):
+    """A COCO file that says more of its images and annotations than other formats hold; group and identity are 0."""
+    document = {
+        "images": [{"id": 5, "file_name": "b.png", "width": 20, "height": 30, "group": 0, "light": "dim", "sun_x": 4}],
+        "annotations": [
+            {
+                "id": 1, "image_id": 5, "category_id": 3, "bbox": [0, 0, 10, 10], "area": 40, "identity": 0,
+                "keypoints": [1, 1, 2, 5, 5, 2],
+            }
+        ],
+        "categories": [{"id": 3, "name": "x", "keypoints": ["a", "b"]}],
+    }  # fmt: skip
+    path = table.parent / "rich.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_what_else_is_said_is_kept_or_its_loss_is_said(rich_coco, tmp_path):
+    back = convert(rich_coco, tmp_path / "coco", Conversion(quality=False))
+    after = read_any(back.annotations, back.images)
+    assert (after.image_groups, after.identities) == (("0",), ("0",))
+    assert after.image_fields == {"light": ("dim",), "sun_x": (4,)}
+    yolo = convert(rich_coco, tmp_path / "yolo", Conversion(to="yolo", quality=False))
+    assert yolo.notes[-1] == (
+        "YOLO-pose has no place for these, left out: area of 1 annotations, identity of 1 annotations, "
+        "group of 1 images, light of 1 images, sun_x of 1 images"
+    )
+    wide = convert(rich_coco, tmp_path / "csv", Conversion(to="csv", quality=False))
+    row = next(csv.DictReader(wide.annotations.open()))
+    assert (row["group"], row["identity"], row["light"]) == ("0", "0", "dim")
+    assert wide.notes[-1] == ("fields of the images that are called like other columns of a table are left out: sun_x")
+    after = read_any(wide.annotations, wide.images)
+    assert (after.image_groups, after.identities) == (("0",), ("0",))
 
 
 numbers = st.floats(0, 59.999, allow_subnormal=False)

@@ -52,6 +52,35 @@ def test_points_drawn_as_one_follow_the_skeleton(tmp_path):
     assert data.keypoints[0].tolist() == [[1, 2], [3, 4], [5, 6], [7, 8]]
 
 
+BOX = '<box label="mouse" xtl="1" ytl="2" xbr="41" ybr="32"/>'
+LONE = "<skeleton" + SKELETON.split("<skeleton")[1]
+HIDDEN = '<skeleton label="mouse" group_id="4"><points label="nose" outside="1" points="7,8"/></skeleton>'
+
+
+def test_a_lone_box_is_that_of_the_lone_object(tmp_path):
+    data = read_cvat(write(tmp_path, LONE + BOX))
+    assert data.boxes.tolist() == [[1, 2, 40, 30]]
+    assert not any("boxes" in note for note in data.notes)
+
+
+def test_objects_with_only_a_box_stay(tmp_path):
+    grouped = BOX.replace("/>", ' group_id="4"/>')
+    data = read_cvat(write(tmp_path, LONE + HIDDEN + grouped + grouped.replace('"4"', '"5"')))
+    assert data.visibility.tolist() == [[2, 1], [0, 0], [0, 0]]
+    assert data.boxes[1:].tolist() == [[1, 2, 40, 30]] * 2
+    image = f'</image><image name="b.png" width="9" height="9">{BOX}'
+    (tmp_path / "b.png").touch()
+    assert read_cvat(write(tmp_path, LONE + image)).visibility.tolist() == [[2, 1], [0, 0]]
+
+
+def test_boxes_that_may_be_of_several_objects_are_counted(tmp_path):
+    data = read_cvat(write(tmp_path, LONE + BOX + BOX + HIDDEN + BOX.replace("/>", ' group_id="4"/>') * 2))
+    assert len(data) == 2
+    assert data.notes[0] == (
+        "annotations.xml: 3 boxes are left out, nothing says whose they are; in CVAT, group each with its points"
+    )
+
+
 def test_images_in_the_folder_images(tmp_path):
     path = write(tmp_path)
     (tmp_path / "images").mkdir()

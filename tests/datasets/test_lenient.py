@@ -42,10 +42,10 @@ def test_a_sound_file_is_read_as_ever(tmp_path):
 
 
 def test_missing_images_go_with_their_annotations(tmp_path):
-    path = coco(tmp_path)
+    path = coco(tmp_path, count=20)
     (tmp_path / "2.png").unlink()
     instances, found = read(path)
-    assert instances.ids.tolist() == [1, 3, 4]
+    assert instances.ids.tolist() == [1, *range(3, 21)]
     assert found == [("missing image", "error", None, "", "there is no such file")]
 
 
@@ -96,6 +96,65 @@ def test_what_cannot_be_mended_is_refused_with_the_name_of_the_file(tmp_path):
     assert str(error.value) == (
         f"{path}: annotation 2: keypoints has 3 numbers, skeleton mouse4 needs 12 (x, y, visibility for 4 keypoints)"
     )
+
+
+def test_a_wrong_folder_is_said_to_be(tmp_path):
+    path = coco(tmp_path)
+    (tmp_path / "else").mkdir()
+    with pytest.raises(DataError) as error:
+        read_despite(path, DataRequest(train=path, images=tmp_path / "else"), None)
+    assert str(error.value).startswith(f"{path}: 4 of 4 images are not below the folder {tmp_path / 'else'} (looked")
+
+
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    ("place", "values"),
+    [
+        ("annotations", {"image_id": [1]}),
+        ("annotations", {"category_id": {}}),
+        ("annotations", {"category_id": [1]}),
+        ("annotations", {"id": [1]}),
+        ("annotations", {"keypoints": 5, "bbox": [0, 0, 0, 0]}),
+        ("annotations", {"keypoints": ["a", 2, 2, *KEYPOINTS[3:]], "bbox": [0, 0, 0, 0]}),
+        ("categories", {"id": [1]}),
+        ("categories", {"keypoints": 5}),
+        ("images", {"id": [1]}),
+        ("images", {"file_name": "../../etc/passwd"}),
+        ("images", {"file_name": None}),
+    ],
+)
+def test_entries_of_another_shape_are_refused_with_a_sentence(tmp_path, place, values):
+    def spoil(document):
+        document["annotations"][1]["keypoints"][2] = 9  # so that there is something to mend
+        document[place][0].update(values)
+
+    path = coco(tmp_path, spoil)
+    with pytest.raises(DataError) as error:
+        read(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("value", [None, 5, {}])
+def test_no_list_of_categories_is_refused(tmp_path, value):
+    path = coco(tmp_path, lambda document: document.update(categories=value))
+    with pytest.raises(DataError, match="no list of categories"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"bbox": [1e308] * 4}, "its box [1e+308, 1e+308, 1e+308, 1e+308] is no place in an image"),
+        ({"bbox": [0, 0, HUGE, 5]}, f"its box [0, 0, {str(HUGE)[:20]}..., 5] is no place in an image"),
+        ({"keypoints": [HUGE, 3, 2, *KEYPOINTS[3:]]}, f"snout is labelled at ({str(HUGE)[:20]}..., 3), no place"),
+    ],
+)
+def test_numbers_beyond_every_image_are_told(tmp_path, values, text):
+    instances, found = read(coco(tmp_path, lambda document: document["annotations"][0].update(values)))
+    assert found == [("unusable label", "error", 1, "snout" if "snout" in text else "", text)]
+    assert instances.boxes.max() < 100
 
 
 def test_other_formats_are_read_strictly():

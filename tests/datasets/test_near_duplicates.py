@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from posesweep.datasets import near_duplicates
 from posesweep.datasets.instances import Instances
 from posesweep.datasets.near_duplicates import (
     Looks,
@@ -153,3 +154,45 @@ def test_candidates_differ_in_at_most_sixteen_bits(bits):
     looks = Looks(np.array([0, 2**bits - 1], dtype=np.uint64), pictures, np.full((2, 2), 64), (b"a", b"b"), ("", ""))
     instances = replace(on((Path("a.png"), Path("b.png"))), boxes=np.array([[0.0, 0.0, 64.0, 64.0]] * 2))
     assert len(alike_pairs(looks, instances).first) == (bits == 16)
+
+
+def still(count):
+    """Looks of as many equal pictures."""
+    picture = cv2.cvtColor(cv2.resize(scene(0), (64, 64)), cv2.COLOR_RGB2GRAY)
+    hashes = np.full(count, perceptual_hash(picture), dtype=np.uint64)
+    return Looks(hashes, np.stack([picture] * count), np.tile([160, 120], (count, 1)), (b"",) * count, ("",) * count)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """A bound that a hundred images reach."""
+    monkeypatch.setattr(near_duplicates, "FEW", 0)
+    monkeypatch.setattr(near_duplicates, "REACH", 3)
+    monkeypatch.setattr(near_duplicates, "MOST", 4)
+
+
+@pytest.mark.parametrize("count", [100, 200])
+def test_frames_of_a_still_video_cost_as_much_each_however_many(few, count):
+    alike = alike_pairs(still(count), on(tuple(Path(f"{i:03d}.png") for i in range(count))))
+    assert len(alike.first) == 3 * count - 6
+    assert (alike.second - alike.first).max() == 3
+
+
+def test_of_many_images_of_no_video_each_is_judged_against_a_few(few):
+    alike = alike_pairs(still(100), on(tuple(Path(f"{chr(97 + i // 26)}{chr(97 + i % 26)}.png") for i in range(100))))
+    assert np.bincount(alike.first).max() == 4
+    assert set(range(100)) == {*alike.first.tolist(), *alike.second.tolist()}
+
+
+def test_two_videos_are_compared_with_each_other(few):
+    files = tuple(Path(f"{name}/{i:03d}.png") for i in range(10) for name in "ab")
+    alike = alike_pairs(still(20), on(files))
+    pairs = list(zip(alike.first.tolist(), alike.second.tolist(), strict=True))
+    assert pairs == sorted(set(pairs))
+    assert sum((a + b) % 2 for a, b in pairs) == 10 * 4
+    assert all(a < b for a, b in pairs)
+
+
+def test_few_images_are_all_compared():
+    alike = alike_pairs(still(80), on(tuple(Path(f"{i:03d}.png") for i in range(80))))
+    assert len(alike.first) == 80 * 79 // 2

@@ -146,3 +146,14 @@ def test_names_that_are_none(tmp_path, name):
 def test_a_neighbour_whose_name_begins_alike(tmp_path):
     with pytest.raises(DataError, match=r"leads out"):
         inside(tmp_path / "images", "../images2/a.png")
+
+
+def test_a_folder_without_annotations_is_said_to_be(folder):
+    with pytest.raises(DataError) as error:
+        read_any(folder)
+    assert str(error.value).startswith(f"{folder}: holds no annotations that are read: COCO keypoints (.json); YOLO")
+
+
+def test_the_only_annotation_file_of_a_folder_is_read(folder):
+    write(folder, "mine.csv", TABLE)
+    assert len(read_any(folder)) == 2

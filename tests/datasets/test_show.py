@@ -125,18 +125,20 @@ def test_a_wrong_flip_pair_shows(ducks: Instances) -> None:
 
 
 def test_augmented_rows_are_samples_and_columns_strengths(ducks: Instances) -> None:
-    page = augmented_page(ducks, IMGSZ, "light", strengths=(0.0, 0.5, 1.0))
-    first, second, third = (places(page, column, 3, LEFT) for column in range(3))
+    page = augmented_page(ducks, IMGSZ, "light")
+    first, second, third = (places(page, column, 5, LEFT) for column in (0, 2, 4))
     np.testing.assert_allclose(first[0], (0.25 - 0.5) / 1.25 + 0.5, atol=0.02)
     assert not np.allclose(first, second)
     assert not np.allclose(second, third)
-    other = augmented_page(ducks, IMGSZ, "light", seed=1, strengths=(0.0, 0.5, 1.0))
-    np.testing.assert_array_equal(places(other, 0, 3, LEFT), first)
+    other = augmented_page(ducks, IMGSZ, "light", seed=1)
+    np.testing.assert_array_equal(places(other, 0, 5, LEFT), first)
     assert (page != other).any()
+    turned = augmented_page(ducks, IMGSZ, "light", {"rotation_deg": 0.0, "rotate": 0.0})
+    assert (page != turned).any(), "ranges of its own are drawn, too"
 
 
 def test_the_report_gets_its_picture(ducks: Instances, tmp_path: Path) -> None:
-    save_augmented(tmp_path / "pictures" / "augmented.png", ducks, IMGSZ, "aggressive", count=2)
+    save_augmented(tmp_path / "pictures" / "augmented.png", ducks, IMGSZ, "aggressive")
     picture = cv2.imread(str(tmp_path / "pictures" / "augmented.png"))
     assert picture.shape[1] == 1200
     with pytest.raises(ConfigError, match="augment: 'medum' is not a preset; did you mean 'medium'"):
@@ -194,6 +196,7 @@ def test_all_pages_are_written(ducks: Instances, tmp_path: Path, capsys: pytest.
     ("settings", "words"),
     [
         (Shown((4, 64)), "imgsz: [4, 64] must be at least 8 pixels each; try [192, 256]"),
+        (Shown((99999999, 99999999)), "imgsz: [99999999, 99999999] must be at most 4096 pixels each; try [192, 256]"),
         (Shown(sigma=0.0), "sigma: 0 must be > 0 (heatmap cells); try 2.0"),
         (Shown(sigma=float("nan")), "sigma: nan must be > 0 (heatmap cells); try 2.0"),
         (Shown(count=0), "count: 0 must be at least 1"),
@@ -214,3 +217,9 @@ def test_the_mice(tmp_path: Path) -> None:
     table = DATA / "openfield/labeled-data/m4s1/CollectedData_Pranav.csv"
     run(table, None, "mouse4", tmp_path, Shown((96, 96), count=3))
     assert len(list(tmp_path.glob("*.png"))) == 4
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(DataError, match="cannot be made a folder"):
+        run(tmp_path / "missing.json", None, None, tmp_path / "out")

@@ -138,3 +138,11 @@ def test_deeplabcut_projects_that_cannot_be_used(tmp_path):
         put_table(tmp_path, video, suffix=".h5")
     with pytest.raises(DataError, match=r"has 2 tables, in HDF5 only; write them as CSV"):
         find_sources(tmp_path)
+
+
+def test_a_word_in_its_name_does_not_choose_one_file_among_others(tmp_path):
+    put(tmp_path, "person_keypoints.json", "mine.json")
+    with pytest.raises(DataError) as error:
+        find_sources(tmp_path)
+    files = "mine.json, person_keypoints.json"
+    assert str(error.value) == f"{tmp_path}: holds several files of annotations ({files}); name one of them"

@@ -79,3 +79,8 @@ def test_the_order_is_the_same_on_every_machine():
     strata = np.ones((10, 1), dtype=np.int64)
     sides = spread_out(strata, [str(i) for i in range(10)], (0.7, 0.3), 0)
     assert np.flatnonzero(sides).tolist() == [5, 7, 8]
+
+
+def test_one_video_cannot_be_spread():
+    with pytest.raises(DataError, match=r"all 9 images are of one group, or one video, .* set split: auto"):
+        spread_out(np.array([[9, 2]]), ["v"], (0.5, 0.5), 0)

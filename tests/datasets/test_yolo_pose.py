@@ -59,8 +59,37 @@ def test_names_from_flip_idx_from_a_skeleton_or_from_the_file(tmp_path):
     assert data.skeleton.flip_pairs == (("keypoint_2", "keypoint_3"),)
     assert data.notes[0].startswith("data.yaml: keypoints have no names (kpt_names); they are numbered")
     own = tmp_path / "own.yaml"
-    own.write_text("keypoints: [a, b, c]\n")
+    own.write_text("{keypoints: [a, b, c], flip_pairs: [[b, c]]}\n")
     assert read_yolo(tmp_path / "data.yaml", skeleton=load_skeleton(own)).skeleton.keypoints == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(("flips", "pairs"), [([2, 1, 0], (("near", "off"),)), ([0, 1, 2], ()), (None, ())])
+def test_flip_idx_holds_for_named_keypoints_too(tmp_path, flips, pairs):
+    named = {"kpt_names": {0: ["near", "mouth", "off"]}, "flip_idx": flips}
+    assert read_yolo(write(tmp_path, YAML | named)).skeleton.flip_pairs == pairs
+
+
+def test_pairs_of_flip_idx_are_left_first(tmp_path):
+    named = {"kpt_names": ["mouth", "right_fin", "left_fin"]}
+    assert read_yolo(write(tmp_path, YAML | named)).skeleton.flip_pairs == (("left_fin", "right_fin"),)
+
+
+def test_a_flip_idx_that_is_contradicted(tmp_path):
+    path = write(tmp_path, YAML | NAMES | {"flip_idx": [1, 0, 2]})
+    with pytest.raises(DataError) as error:
+        read_yolo(path)
+    assert str(error.value) == (
+        f"{path}: flip_idx mirrors 'mouth' to 'left_fin', and their names to 'mouth'; correct flip_idx, or leave it out"
+    )
+    own = tmp_path / "own.yaml"
+    own.write_text("{keypoints: [a, b, c], flip_pairs: []}\n")
+    with pytest.raises(DataError, match=r"flip_idx mirrors 'a' to 'b', and skeleton own to 'a'; correct flip_idx, or"):
+        read_yolo(path, skeleton=load_skeleton(own))
+    mouse = list(load_skeleton("mouse4").keypoints)
+    line = "0 0.5 0.5 0.4 0.2" + " 0.5 0.5 2" * 4
+    path = write(tmp_path, YAML | {"kpt_shape": [4, 3], "kpt_names": mouse, "flip_idx": [0, 1, 2, 3]}, [line])
+    with pytest.raises(DataError, match=r"'leftear' to 'leftear', and skeleton mouse4, whose names these are, to"):
+        read_yolo(path)
 
 
 def test_subsets(tmp_path):

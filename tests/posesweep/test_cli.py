@@ -63,3 +63,18 @@ def test_too_many_workers_for_the_machine(capsys, tmp_path):
     said = fails(capsys, "sweep", "resources.workers_per_trial=4096", "batch=4096", "--runs", str(tmp_path))
     assert "needs 4096 CPUs" in said
     assert "lower workers_per_trial" in said
+
+
+def test_a_path_that_cannot_be_used_is_told_in_a_sentence(capsys, tmp_path):
+    code = main(["weights", str(tmp_path / ("a" * 300))])
+    captured = capsys.readouterr()
+    assert code == 2
+    assert captured.err.startswith("posesweep: ")
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("verb", ["init", "check", "convert", "show", "sigmas", "synth", "clean", "fit", "weights"])
+def test_the_help_of_a_verb_has_an_example_of_it(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    assert f"posesweep {verb} " in capsys.readouterr().out.partition("example")[2]

@@ -142,7 +142,8 @@ parameters: {lr0: {min: 1e-5, max: 1e-2}}
         (),
         [
             (
-                "data (line 1): 'a.json' must be a block of keys: train, val, images, skeleton, group_by, "
+                "data (line 1): 'a.json' must be a block of keys: train, val, images, val_images, skeleton, "
+                "group_by, "
                 "split, folds, fold, val_fraction, split_seed, categories, box_margin, synthetic, split_hash"
             ),
         ],

@@ -233,3 +233,16 @@ def test_what_a_sweep_may_search():
 def test_an_unknown_task():
     with pytest.raises(ConfigError, match="task: there is no task 'topdwn'; did you mean 'topdown'"):
         make_config({"task": "topdwn", "data": DATA})
+
+
+@pytest.mark.parametrize("option", ["optimizer", "schedule", "model", "codec", "augment", "final_augment"])
+def test_a_list_in_the_place_of_an_option_is_told(option):
+    found = check_values("topdown", {option: ["one", "two"]})
+    assert [mistake.key for mistake in found][:1] == [option]
+
+
+def test_compiled_and_recomputed_do_not_go_together():
+    found = check_values("topdown", {"compile": True, "grad_checkpoint": True})
+    assert [mistake.text for mistake in found] == [
+        "compile: true and grad_checkpoint: true do not work together in torch; take one out"
+    ]

@@ -19,6 +19,7 @@ from posesweep.trainables.distributed import (
     world_size,
 )
 from posesweep.trainables.losses import heatmap_mse
+from posesweep.trainables.models import build_model
 
 CPU = torch.device("cpu")
 SIZES = (3, 5)  # samples of rank 0 and 1: statistics must be weighted by them
@@ -175,3 +176,18 @@ def test_conversion_keeps_settings_weights_and_mode():
     assert [m.training for m in norms] == [False] * 3
     assert converted[1].weight is weight  # an optimizer built before stays valid
     assert not converted[1].weight.requires_grad
+
+
+@pytest.mark.parametrize("model", ["rtmpose_t", "lite_hrnet_18", "hrnet_w18_small", "small"])
+def test_a_converted_network_computes_the_same(model):
+    """timm's batch-norms with an activation inside must keep it."""
+    torch.manual_seed(0)
+    network = build_model(model, 5, (64, 64)).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        before = network(images)
+        names = list(network.state_dict())
+        after = convert_sync_batchnorm(network)(images)
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    assert list(network.state_dict()) == names
+    assert not any(type(module).__name__ == "BatchNormAct2d" for module in network.modules())

@@ -1,7 +1,7 @@
 """Every network learns eight real animals or people by heart: measured on the pictures it was trained on, AP >= 0.95.
 
 A head that mixes up axes, a codec that shifts, a loss that misses a keypoint or a backbone that does not learn cannot
-get there. All of them, about an hour of one core:
+get there. All of them, about half an hour of one core:
 
     OMP_NUM_THREADS=1 python -m pytest tests/trainables/test_overfit.py -m slow -s
 """
@@ -58,7 +58,7 @@ class Learner:
 
 
 FAST = [
-    Learner("tiny", 100, 1e-2),
+    Learner("tiny", 150, 1e-2),
     Learner("rtmpose_t", 80, 1e-3, LARGE_IMGSZ, SIMCC),
 ]
 SLOW = [
@@ -123,7 +123,7 @@ def test_a_small_network_learns_animals_by_heart(tmp_path):
 @pytest.mark.parametrize("learner", SLOW, ids=str)
 @pytest.mark.parametrize("skeleton", FILES)
 def test_every_network_learns_by_heart(skeleton, learner, tmp_path):
-    """`OMP_NUM_THREADS=1 python -m pytest tests/trainables/test_overfit.py -m slow -s`, about an hour of one core."""
+    """`OMP_NUM_THREADS=1 python -m pytest tests/trainables/test_overfit.py -m slow -s`: half an hour of one core."""
     check(skeleton, learner, tmp_path)
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posesweep.trainables.patience import end_of, without_improvement
+from posesweep.trainables.patience import end_of, validated, without_improvement
 from posesweep.trainables.tasks import make_config
 
 
@@ -89,3 +89,12 @@ def test_what_comes_later_changes_nothing_before(values, patience, smooth):
 @pytest.mark.parametrize("patience", [1, 2])
 def test_one_validation_never_ends_a_training(patience):
     assert end(rows(0.0), patience=patience) == ""
+
+
+def test_the_loss_of_an_epoch_without_validation_is_no_validation():
+    found = [{"epoch": i, "loss": 1.0, **({"val_s": 0.1} if i % 5 == 0 else {})} for i in range(1, 13)]
+    asked = {"metric": {"name": "loss"}, "val_every": 5, "patience": 2}
+    assert end(found[:10], **asked) == ""
+    assert [row["epoch"] for row in validated(found, "loss")] == [5, 10]
+    more = [*found, *({"epoch": i, "loss": 1.0, "val_s": 0.1} for i in range(13, 16))]
+    assert "stopped early after epoch 15" in end(more, **asked)

@@ -6,6 +6,7 @@ import datetime
 import os
 import pickle
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -244,3 +245,21 @@ def test_a_torchscript_program_is_not_run(tmp_path):
 def test_a_file_without_tensors(tmp_path):
     torch.save({"epoch": 3, "lr": 0.1}, tmp_path / "a.pth")
     assert sentence(tmp_path / "a.pth").endswith("or at its top; it has epoch, lr")
+
+
+def test_what_rebuilds_tensors_cannot_be_changed_by_a_pickle(tmp_path):
+    """BUILD with a slot state sets attributes, even of a function."""
+    saved = tmp_path / "whole.pt"
+    torch.save({"a.weight": torch.ones(2)}, saved)
+    text = b"__defaults__"
+    asks = b"\x80\x02cfoo\nBar\n0ctorch._utils\n_rebuild_tensor_v2\n(N}X" + len(text).to_bytes(4, "little") + text
+    harmful = tmp_path / "harmful.pt"
+    with zipfile.ZipFile(saved) as whole, zipfile.ZipFile(harmful, "w") as changed:
+        for part in whole.infolist():
+            data = asks + b")stb0}." if part.filename.endswith("data.pkl") else whole.read(part.filename)
+            changed.writestr(part.filename, data)
+    before = torch._utils._rebuild_tensor_v2.__defaults__
+    with pytest.raises(ConfigError, match="__setstate__"):
+        read_weights(harmful)
+    assert torch._utils._rebuild_tensor_v2.__defaults__ == before
+    assert list(read_weights(saved).tensors) == ["a.weight"]

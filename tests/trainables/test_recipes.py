@@ -1,7 +1,7 @@
 """Every ready-made sweep: reads without a mistake, and what it proposes builds and trains, on drawn data.
 
 The default tests read all of them, make a config of 20 choices from each space, and train the small networks. All
-recipes, baseline and 20 choices, about a quarter of an hour of one core:
+recipes, baseline and 20 choices, about ten minutes of one core:
 
     OMP_NUM_THREADS=1 python -m pytest tests/trainables/test_recipes.py -m slow
 """
@@ -214,7 +214,7 @@ def test_the_baseline_trains(recipe, drawn, tmp_path):
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
 def test_all_train_with_every_choice(recipe, drawn, tmp_path):
-    """`OMP_NUM_THREADS=1 python -m pytest tests/trainables/test_recipes.py -m slow`: a quarter of an hour."""
+    """`OMP_NUM_THREADS=1 python -m pytest tests/trainables/test_recipes.py -m slow`: ten minutes."""
     sweep = sweep_of(recipe)
     for choice in (sweep.baseline, *sweep.try_first, *choices(recipe)):
         train_one_step(shrunk(sweep, choice, drawn(skeleton_of(sweep))), tmp_path)

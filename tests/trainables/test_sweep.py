@@ -13,6 +13,7 @@ from posesweep.trainables.cluster import Slots, plan_slots
 from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes, thin_checkpoints
 from posesweep.trainables.search import Search
 from posesweep.trainables.sweep import catch_up, extend_by
+from posesweep.trainables.worker import with_whole_paths
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "name: s\ndata: {train: a.json}\nparameters: {lr0: {min: 1.0e-4, max: 1.0e-2, log: true}}\n"
@@ -135,3 +136,14 @@ def test_only_weights_of_trials_that_are_not_kept_go(tmp_path):
     left = {f"{path.parent.parent.name}/{path.parent.name}" for path in tmp_path.rglob("state.json")}
     assert left == {"0001/last", "0001/best", "0002/last", "0002/best"}
     assert all((trial_folder(tmp_path, number) / "status.json").is_file() for number in range(3))
+
+
+def test_files_that_settings_name_are_absolute_in_a_trial(tmp_path):
+    given = {"weights": "a.pth", "weights_skeleton": "own.yaml", "lr0": 0.1}
+    assert with_whole_paths(given, tmp_path) == {
+        "weights": str(tmp_path / "a.pth"),
+        "weights_skeleton": str(tmp_path / "own.yaml"),
+        "lr0": 0.1,
+    }
+    untouched = {"weights": "/a/b.pth", "weights_skeleton": "coco17"}
+    assert with_whole_paths(untouched, tmp_path) == untouched

@@ -1,6 +1,7 @@
 """Top-down pose estimation: one crop per object, one heatmap or a pair of SimCC vectors per keypoint."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
@@ -27,6 +28,7 @@ from posesweep.datasets.topdown import TopDownSamples
 from posesweep.datasets.warps import margin_for
 from posesweep.errors import ConfigError
 from posesweep.search_spaces.mistakes import Mistake, say
+from posesweep.search_spaces.schema import DataSpec
 from posesweep.trainables.augment_settings import OWN_RANGES, AugmentSettings, own_ranges
 from posesweep.trainables.codecs import DARK_KERNEL, Codec, HeatmapCodec, Outputs, SimCCCodec
 from posesweep.trainables.config import Settings, TrialConfig, chosen_option, notes_on, sentence
@@ -289,7 +291,7 @@ def prepare(configs: list[Config]) -> Prepared:
 def draw_augmented(train: Instances, config: Config, folder: Path) -> None:
     """Some training samples at every strength of the config's augmentation, as augmented.png in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_augmented(folder / "augmented.png", train, config.imgsz, config.augment)
+    save_augmented(folder / "augmented.png", train, config.imgsz, config.augment, own_ranges(config))
 
 
 def check_beginnings(configs: list[Config]) -> None:
@@ -438,9 +440,7 @@ def to_image(points: Float[Tensor, "B K 2"], affine: Float[Tensor, "B 2 3"]) -> 
 
 def load(config: Config) -> Data:
     """The data a config names, read, checked and split; cut to `limit` objects a side when that is set."""
-    files = [Path(file) for file in (config.data.train, config.data.val) if file is not None]
-    versions = tuple(file.stat().st_mtime_ns for file in files if file.is_file())
-    data = read_once(config.data.model_dump_json(), default_cache(), versions)
+    data = read_once(config.data.model_dump_json(), default_cache(), versions_of(config.data))
     weights_by_name(config.keypoint_weights, data.train.skeleton.keypoints)
     if config.limit is None:
         return data
@@ -448,6 +448,15 @@ def load(config: Config) -> Data:
     return replace(
         data, train=data.train.take(np.arange(len(data.train))[cut]), val=data.val.take(scored_rows(data.val)[cut])
     )
+
+
+def versions_of(data: DataSpec) -> tuple[int, ...]:
+    """Differs when the files that the data are read from may have changed. What lies in folders is not followed: a
+    number never given before, so they are read anew."""
+    files = [Path(file) for file in (data.train, data.val, data.skeleton) if file is not None and Path(file).exists()]
+    if any(file.is_dir() or file.suffix in (".yaml", ".yml", ".xml") for file in files if str(file) != data.skeleton):
+        return (time.monotonic_ns(),)
+    return tuple(file.stat().st_mtime_ns for file in files)
 
 
 @lru_cache(maxsize=2)
