@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +102,12 @@ def compare() -> None:
 def demo_share() -> None:
     """The demo, from the command to the report, against what its trials trained and validated.
 
-    Two shares: of the wall time, when no trial runs; and of the slots' time, which also counts saving, reporting,
-    starting and the slot that is empty while the last trial ends.
+    Two shares: of the wall time, when no trial trains or validates; and of the slots' time, which also counts the one
+    slot's saving, reporting and starting while the other trains, and the slot that is empty while the last trial ends.
     """
     import os
 
-    from posesweep.files import read_json
+    from posesweep.files import read_json_lines
 
     root = Path(__file__).resolve().parents[1]
     slots = len(os.sched_getaffinity(0))
@@ -116,15 +115,22 @@ def demo_share() -> None:
         start = time.perf_counter()
         subprocess.run([sys.executable, root / "run_sweep.py", "--runs", name], check=True)
         wall_s = time.perf_counter() - start
-        statuses = [read_json(status) for status in Path(name).glob("demo/trials/*/status.json")]
-    worked_s = sum(status["cost"]["train_s"] + status["cost"]["val_s"] for status in statuses) / slots
-    times = [datetime.fromisoformat(status[key]) for status in statuses for key in ("started", "ended")]
-    running_s = (max(times) - min(times)).total_seconds()
-    print(
-        f"wall {wall_s:.1f} s; trials ran during {running_s:.0f} s; each of {slots} slots trained for {worked_s:.1f} s"
-    )
-    print(f"no trial runs: {1 - running_s / wall_s:.1%} of the wall time")
+        rows = [row for file in Path(name).glob("demo/trials/*/metrics.jsonl") for row in read_json_lines(file)]
+    spans = [(row["worked_until"] - row["train_s"] - row["val_s"], row["worked_until"]) for row in rows]
+    worked_s = sum(end - start for start, end in spans) / slots
+    covered_s = covered(spans)
+    print(f"wall {wall_s:.1f} s; some trial trained or validated for {covered_s:.1f} s, a slot for {worked_s:.1f} s")
+    print(f"no trial trains or validates: {1 - covered_s / wall_s:.1%} of the wall time")
     print(f"not training or validating: {1 - worked_s / wall_s:.1%} of the slots' time")
+
+
+def covered(spans: list[tuple[float, float]]) -> float:
+    """The seconds that lie in at least one of the spans."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
 
 
 if __name__ == "__main__":

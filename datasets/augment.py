@@ -172,10 +172,10 @@ _AGGRESSIVE = Augmentation(
     occlusion_share=0.4,
 )
 
-# "medium": the rotation, scale and shift of mmpose's HRNet recipes (RandomBBoxTransform, rotation 40, probabilities 0.6
-# and 0.3) with mild colour; "aggressive": those of its RTMPose recipes (rotation 80, scale 0.5-1.5, coarse dropout).
-# mmpose draws from a normal cut at one sigma, which is nearly flat; here it is flat. "top_view": animals seen from
-# above have no upright pose: medium, turned freely.
+# "medium": scale and shift near mmpose's HRNet recipes, half their rotation (RandomBBoxTransform has 80 degrees, here
+# 40; probabilities 0.6 and 0.3), with mild colour; "aggressive": those of its RTMPose recipes (rotation 80, scale
+# 0.5-1.5, coarse dropout). mmpose draws from a normal cut at one sigma, which is nearly flat; here it is flat.
+# "top_view": animals seen from above have no upright pose: medium, turned freely.
 PRESETS = {
     "none": Augmentation(),
     "light": _LIGHT,

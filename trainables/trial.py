@@ -94,6 +94,7 @@ def run_trial(config: TrialConfig, context: Context) -> LoopState:
                     score, seconds = timed(score_network, training.scored_network, task, val_set, config, context)
                     loop.spend(row, "val_s", seconds)
                     row |= {f"val/{name}": value for name, value in score.metrics.items()}
+                row["worked_until"] = time.time()  # Unix time: what follows is saving and reporting
             if context.is_main:
                 context.check_not_superseded()
                 if config.keep_best > 1:
@@ -389,7 +390,7 @@ def _no_sync(model: nn.Module, skip: bool) -> AbstractContextManager[Any]:
 
 def _log(writer: SummaryWriter, row: dict[str, Any]) -> None:
     for name, value in row.items():
-        if name not in ("epoch", "step", "attempt"):
+        if name not in ("epoch", "step", "attempt", "worked_until"):
             writer.add_scalar(name, value, row["epoch"])
 
 

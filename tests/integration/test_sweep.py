@@ -19,7 +19,7 @@ from posesweep.trainables.tasks import build_task
 from posesweep.trainables.winner import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMES = {"train_s", "val_s", "attempt"}
+TIMES = {"train_s", "val_s", "worked_until", "attempt"}
 
 SWEEP = """
 name: small

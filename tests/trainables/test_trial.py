@@ -16,7 +16,7 @@ from posesweep.trainables.task import DivergedError
 from posesweep.trainables.tasks import build_task, make_config
 from posesweep.trainables.trial import run_trial
 
-TIMES = {"train_s", "val_s", "attempt"}
+TIMES = {"train_s", "val_s", "worked_until", "attempt"}
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
 
 

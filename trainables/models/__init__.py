@@ -13,6 +13,7 @@ and loads heavy libraries inside functions only, so that listing the names stays
 """
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
@@ -153,7 +154,8 @@ def _complete(name: str, settings: Settings) -> Settings:
     return {**defaults, **settings}
 
 
-def _files() -> list[ModuleType]:
+@cache
+def _files() -> tuple[ModuleType, ...]:
     """The modules of this folder that offer networks."""
     modules = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
-    return [module for module in modules if hasattr(module, "VARIANTS")]
+    return tuple(module for module in modules if hasattr(module, "VARIANTS"))

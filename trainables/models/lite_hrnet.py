@@ -170,6 +170,7 @@ class SpatialWeights(nn.Module):
             nn.Conv2d(fewer, width, 1),
             nn.Sigmoid(),
         )
+        nn.init.zeros_(self.weights[1].get_parameter("bias"))  # so few hidden units must not all start dead
 
     def forward(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
         return features * self.weights(features)
