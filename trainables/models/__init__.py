@@ -154,8 +154,13 @@ def _complete(name: str, settings: Settings) -> Settings:
     return {**defaults, **settings}
 
 
-@cache
 def _files() -> tuple[ModuleType, ...]:
     """The modules of this folder that offer networks."""
-    modules = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
+    return _files_in(tuple(__path__))
+
+
+@cache
+def _files_in(folders: tuple[str, ...]) -> tuple[ModuleType, ...]:
+    """The same, looked for once: a config is checked thousands of times."""
+    modules = [import_module(f"{__name__}.{found.name}") for found in iter_modules(folders)]
     return tuple(module for module in modules if hasattr(module, "VARIANTS"))

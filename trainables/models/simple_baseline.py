@@ -114,7 +114,7 @@ def _described(backbone: str) -> tuple[tuple[Level, ...], str]:
         known = f"did you mean {' or '.join(near)}?" if near else WAY_OUT
         return (), f"timm has no network '{backbone}'; {known}"
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), torch.enable_grad():
             return _try_out(timm.create_model(backbone, features_only=True)), ""
     except (RuntimeError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
