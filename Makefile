@@ -23,7 +23,7 @@ check: install types  ## format, lint, types, layers
 # mypy cannot follow the package map (datasets/ has no __init__.py), so it looks at the folders as the package they are.
 types: install
 	@link=$$(mktemp -d) && mkdir $$link/posesweep && \
-	ln -s "$(CURDIR)"/posesweep/*.py $(addprefix "$(CURDIR)"/,search_spaces datasets trainables analysis) $$link/posesweep/ && \
+	ln -s "$(CURDIR)"/posesweep/*.py "$(CURDIR)"/posesweep/verbs $(addprefix "$(CURDIR)"/,search_spaces datasets trainables analysis) $$link/posesweep/ && \
 	cd $$link && MYPYPATH=$$link "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" \
 	  --cache-dir "$(CURDIR)/.mypy_cache" --namespace-packages --explicit-package-bases posesweep; \
 	status=$$?; rm -r $$link; exit $$status

@@ -50,7 +50,7 @@ def test_each_layer_imports_only_what_it_may(folder):
     found = {
         str(file.relative_to(ROOT)): bad
         for file in sorted((ROOT / folder).rglob("*.py"))
-        if file.name != "cli.py" and (bad := offences(folder, file.read_text(encoding="utf-8")))
+        if file.parent.name != "verbs" and (bad := offences(folder, file.read_text(encoding="utf-8")))
     }
     assert not found
 

@@ -1,0 +1,91 @@
+"""`posesweep sweep`, which is run_sweep.py, and what trains without a sweep: train, fit."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from posesweep.verbs import Verbs, add_settings, add_verb, count
+
+if TYPE_CHECKING:
+    from posesweep.search_spaces.space import Sweep
+
+SWEEP = """
+python run_sweep.py                                  the demo: synthetic horses, minutes on a CPU
+python run_sweep.py sweep.yaml                       start a sweep, or go on with it
+python run_sweep.py sweep.yaml search.trials=20      with a setting changed
+python run_sweep.py sweep.yaml --debug               one short trial here, without Ray; breakpoints work
+python run_sweep.py sweep.yaml --extend 20           20 more trials on a sweep
+"""
+
+
+def add(verbs: Verbs) -> None:
+    """sweep, train, fit."""
+    sweep = add_verb(verbs, "sweep", run_sweep, "search, train and rank; the same command resumes", SWEEP)
+    sweep.add_argument("file", nargs="?", help="a sweep file; without one, the demo on synthetic horses")
+    add_settings(sweep)
+    sweep.add_argument("--runs", type=Path, default=Path("runs"), help="where sweep folders are kept (default: runs)")
+    sweep.add_argument("--debug", action="store_true", help="one short trial in this process, no Ray, little data")
+    sweep.add_argument("--extend", type=count, default=0, metavar="N", help="N more trials on a sweep that was started")
+
+    train = add_verb(
+        verbs,
+        "train",
+        run_train,
+        "train one config, such as best.yaml, in this process",
+        "posesweep train runs/mice/best.yaml --out runs/again epochs=300",
+    )
+    train.add_argument("config", type=Path, help="best.yaml, or any trial's config.yaml")
+    add_settings(train)
+    train.add_argument("--out", type=Path, required=True, help="the folder of this training; repeated, it resumes")
+
+    fit = add_verb(
+        verbs,
+        "fit",
+        run_fit,
+        "find the largest batch that fits into memory; changes nothing",
+        "posesweep fit sweep.yaml model=hrnet_w48",
+    )
+    fit.add_argument("config", type=Path, help="best.yaml, a trial's config.yaml, or a sweep file (its baseline)")
+    add_settings(fit)
+    fit.add_argument("--fraction", type=float, default=0.9, help="share of the memory that may be used (default: 0.9)")
+
+
+def run_sweep(asked: argparse.Namespace) -> None:
+    """Start or resume a sweep; ends with the ranked table, best.yaml and report.html."""
+    sweep = _read_sweep(asked.file, asked.settings)
+    folder = asked.runs / sweep.name
+    if asked.debug:
+        from posesweep.trainables.debug import run_debug
+
+        run_debug(sweep, folder.with_name(f".{folder.name}-debug"))  # no sweep can have this name
+        return
+    from posesweep.trainables import sweep as sweeping
+
+    sweeping.run_sweep(sweep, folder, asked.extend)
+
+
+def _read_sweep(file: str | None, settings: list[str]) -> "Sweep":
+    from posesweep.search_spaces.space import read_sweep
+    from posesweep.trainables.tasks import check_values, defaults_of
+
+    if file is not None and "=" in file:  # run_sweep.py key=value: the demo with a setting changed
+        settings = [file, *settings]
+        file = None
+    sweep = read_sweep(Path(file) if file else None, settings, check_values, defaults_of)
+    for note in sweep.notes:
+        print(f"note: {note}")
+    return sweep
+
+
+def run_train(asked: argparse.Namespace) -> None:
+    """Train one config here."""
+    from posesweep.trainables.winner import train_alone
+
+    train_alone(asked.config, asked.settings, asked.out)
+
+
+def run_fit(asked: argparse.Namespace) -> None:
+    """Find the batch that fits."""
+    from posesweep.trainables.fit import run
+
+    run(asked.config, asked.settings, asked.fraction)
