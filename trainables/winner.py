@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from posesweep.analysis.chosen import chosen
 from posesweep.analysis.ranked import Standing, Standings, ranked
 from posesweep.analysis.report import build_report
 from posesweep.analysis.results import SweepResults, read_sweep_folder, write_results_csv
@@ -105,15 +106,13 @@ def export(folder: Path, out: Path, number: int | None, onnx: bool) -> None:
     """
     results = read_sweep_folder(folder)
     table = ranked(results)
-    trial = table.winner if number is None else next((row for row in table.rows if row.trial == number), None)
-    if trial is None:
-        what = "no winner yet" if number is None else f"no trial {number}; it has {len(table.rows)} trials"
-        raise SweepError(f"{folder} has {what}")
-    weights = trial_folder(folder, trial.trial) / "best" / "weights.safetensors"
+    picked = chosen(results, table, number)
+    trial = next(row for row in table.rows if row.trial == picked.trial)
+    weights = picked.folder / "best" / "weights.safetensors"
     if not weights.is_file():
         raise SweepError(
             f"the weights of trial {trial.trial} were not kept (keep.checkpoints_of_top in the sweep file); train it "
-            f"again: posesweep train {trial_folder(folder, trial.trial) / 'config.yaml'} --out runs/again"
+            f"again: posesweep train {picked.folder / 'config.yaml'} --out runs/again"
         )
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "best.yaml", best_yaml(results, table, trial))
@@ -192,10 +191,8 @@ def evaluate(folder: Path, data: Path | None, images: Path | None) -> None:
     """Score the best weights in `folder` on its validation split, or on the COCO file `data`; prints the metrics."""
     trial = folder
     if not (folder / "config.yaml").is_file():
-        winner = ranked(read_sweep_folder(folder)).winner
-        if winner is None:
-            raise SweepError(f"{folder} has no winner yet, so there is nothing to score")
-        trial = trial_folder(folder, winner.trial)
+        results = read_sweep_folder(folder)
+        trial = chosen(results, ranked(results)).folder
     config = read_config(trial / "config.yaml")
     weights = trial / "best" / "weights.safetensors"
     task = build_task(config) if data is None else find_task(config.task).build_on(config, data, images)
