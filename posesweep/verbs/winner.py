@@ -43,14 +43,14 @@ def add(verbs: Verbs) -> None:
 
 def run_export(asked: argparse.Namespace) -> None:
     """Copy the winner, or another trial, into a folder of its own."""
-    from posesweep.trainables.winner import export
+    from posesweep.trainables.export import export
 
     export(asked.folder, asked.out, asked.trial, asked.onnx)
 
 
 def run_eval(asked: argparse.Namespace) -> None:
     """Score a folder's best weights."""
-    from posesweep.trainables.winner import evaluate
+    from posesweep.trainables.evaluate import evaluate
 
     evaluate(asked.folder, asked.data, asked.images)
 
