@@ -20,6 +20,7 @@ from posesweep.search_spaces.document import apply_overrides
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import in_this_process
 from posesweep.trainables.debug import print_epoch
+from posesweep.trainables.layout import placed
 from posesweep.trainables.progress import params_text
 from posesweep.trainables.status import read_status
 from posesweep.trainables.tasks import make_config
@@ -187,7 +188,7 @@ def read_config(path: Path, settings: list[str] | None = None) -> TrialConfig:
 
 def train_alone(path: Path, settings: list[str], out: Path) -> None:
     """Train one config in this process, into `out`; repeated, it goes on from the last epoch. Prints each epoch."""
-    config = read_config(path, settings)
+    config = placed(read_config(path, settings), path.parent)
     begun = out / "config.yaml"
     if begun.is_file() and begun.read_text(encoding="utf-8") != dump_config(config):
         raise ConfigError(f"{out} holds a training with other settings ({begun}); choose another --out, or remove it")
