@@ -18,8 +18,8 @@ Z = 1.959964  # of 95 %
 class RungCorrelation:
     """One rung. `spearman` is None with fewer than FEWEST trials, or where all scores are equal.
 
-    Only trials that trained to the end can be compared. They are the ones that were good at the rung, so the correlation
-    over all trials would be higher: this one is on the safe side.
+    Only trials that trained to the end can be compared. They are the ones that were good at the rung, so the
+    correlation over all trials would be higher: this one is on the safe side.
     """
 
     epoch: int
