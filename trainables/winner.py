@@ -24,6 +24,7 @@ from posesweep.trainables.codecs import HeatmapCodec
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import Context, in_this_process, pick_device, prepare_process
 from posesweep.trainables.debug import print_epoch
+from posesweep.trainables.latency import measure_latency
 from posesweep.trainables.progress import params_text
 from posesweep.trainables.task import Task
 from posesweep.trainables.tasks import build_task, find_task, make_config
@@ -47,6 +48,8 @@ def conclude(folder: Path) -> None:
     if table.winner is not None:
         write_text(folder / "best.yaml", best_yaml(results, table, table.winner))
         console.print(f"winner: trial {table.winner.trial}; {folder / 'best.yaml'} trains it again", markup=False)
+    if said := measure_latency(results, [row.trial for row in table.rows if row.rank is not None]):
+        console.print(f"note: {said}", markup=False)
     console.print(f"report: {build_report(folder)}", markup=False)
 
 
