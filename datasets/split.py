@@ -16,6 +16,7 @@ from posesweep.datasets.instances import Instances
 from posesweep.datasets.stratify import hash_order
 from posesweep.errors import ConfigError, DataError, did_you_mean
 
+SHARE_SEED = 1  # of the order in which `in_share` takes groups: any number, as long as it stays
 IDENTITY = "identity"  # as data.group_by: the individuals that annotations name
 
 
@@ -150,6 +151,26 @@ def split_hash(train: Instances, val: Instances) -> str:
     digest.update("\n".join(val.skeleton.keypoints).encode())
     digest.update(np.asarray(val.skeleton.sigmas, dtype="<f8").tobytes())
     return digest.hexdigest()[:16]
+
+
+def in_share(train: Instances, share: float, group_by: str | None = None) -> Bool[np.ndarray, "n"]:
+    """Which training annotations make up `share` of the training images, as nearly as whole groups allow and at least
+    one group. Groups are `image_groups`, taken in the order of a hash of their names: a smaller share lies inside every
+    larger one, whatever the order of the file, and more data later change little."""
+    images = np.zeros(len(train.image_files), dtype=bool)
+    used = np.unique(train.image_index)
+    if share == 1:
+        return np.ones(len(train), dtype=bool)
+    groups = image_groups(train, group_by)
+    members = defaultdict(list)
+    for position in used.tolist():
+        members[groups[position]].append(position)
+    names = list(members)
+    order = [members[names[i]] for i in hash_order(names, SHARE_SEED)]
+    reached = np.cumsum([len(group) for group in order])
+    taken = int(np.argmin(np.abs(reached - share * len(used)))) + 1
+    images[[position for group in order[:taken] for position in group]] = True
+    return np.asarray(images[train.image_index])
 
 
 # ---------------------------------------------------------------------------------------------------------- pieces

@@ -1,5 +1,6 @@
 """Top-down samples: one annotated object each, cropped, augmented and made a batch at a time."""
 
+from dataclasses import dataclass
 from threading import Lock
 from typing import Protocol, runtime_checkable
 
@@ -34,6 +35,19 @@ class Pictures(Protocol):
 
     @property
     def usable(self) -> Bool[np.ndarray, "n"]: ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """The pictures of some of the instances; the others are there and not usable. One crop store serves every part."""
+
+    images: Rows
+    from_image: Float[np.ndarray, "n 2 3"]
+    usable: Bool[np.ndarray, "n"]
+
+    @classmethod
+    def of(cls, pictures: Pictures, kept: Bool[np.ndarray, "n"]) -> "Part":
+        return cls(pictures.images, pictures.from_image, pictures.usable & kept)
 
 
 class TopDownSamples:

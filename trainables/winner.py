@@ -20,6 +20,7 @@ from posesweep.search_spaces.document import apply_overrides
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import in_this_process
 from posesweep.trainables.debug import print_epoch
+from posesweep.trainables.latency import measure_latency
 from posesweep.trainables.layout import placed
 from posesweep.trainables.progress import params_text
 from posesweep.trainables.status import read_status
@@ -49,6 +50,8 @@ def conclude(folder: Path) -> None:
         write_text(folder / "best.yaml", best_yaml(results, table, picked))
         seed = f", seed {picked.seed}" if picked.seed is not None else ""
         console.print(f"winner: trial {picked.trial}{seed}; {folder / 'best.yaml'} trains it again", markup=False)
+    if said := measure_latency(results, [row.trial for row in table.rows if row.rank is not None]):
+        console.print(f"note: {said}", markup=False)
     console.print(f"report: {build_report(folder)}", markup=False)
 
 

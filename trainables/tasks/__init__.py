@@ -1,4 +1,4 @@
-"""One file per task; each has a `Config`, `mistakes`, `prepare`, `build` and `build_on`: see TaskModule.
+"""One file per task; each has a `Config`, `mistakes`, `network`, `prepare`, `build` ...: see TaskModule.
 
 A new task is a new file here: its name is the file's name.
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from pydantic import ValidationError
+from torch import nn
 
 from posesweep.errors import ConfigError, did_you_mean
 from posesweep.search_spaces.mistakes import Mistake, mistakes_of
@@ -24,6 +25,14 @@ class TaskModule(Protocol):
 
     def mistakes(self, config: Any) -> list[Mistake]:
         """What is wrong with a config whose fields are each right: names and numbers that do not go together."""
+        ...
+
+    def network_arguments(self, config: Any) -> dict[str, Any]:
+        """All that the network depends on, but the number of keypoints and its weights: equal networks, equal values."""
+        ...
+
+    def network(self, config: Any, num_keypoints: int) -> nn.Module:
+        """The network alone, for images float32 [batch, 3, H, W]; no data are read."""
         ...
 
     def prepare(self, configs: list[Any]) -> Prepared:

@@ -23,8 +23,8 @@ from posesweep.datasets.instances import Instances
 from posesweep.datasets.load import Data, DataRequest, SyntheticRequest, load_data, read_annotations
 from posesweep.datasets.show import save_augmented
 from posesweep.datasets.skeleton import Skeleton, load_skeleton
-from posesweep.datasets.split import image_groups, split_record
-from posesweep.datasets.topdown import TopDownSamples
+from posesweep.datasets.split import image_groups, in_share, split_record
+from posesweep.datasets.topdown import Part, Pictures, TopDownSamples
 from posesweep.datasets.warps import margin_for
 from posesweep.datasets.writers import skeleton_text
 from posesweep.errors import ConfigError
@@ -144,6 +144,12 @@ class Config(AugmentSettings, TrialConfig):
     cache_gb: float | None = Field(None, ge=0, description="gigabytes for all crop stores of a machine; null: no limit")
     flip_test: bool = True
     limit: int | None = Field(None, ge=2, description="use only the first so many objects of each set: for debugging")
+    train_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="use only so much of the training images, whole groups; smaller shares lie in larger",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -245,6 +251,17 @@ def network_settings(config: Config) -> dict[str, Any]:
     return {name: getattr(config, name) for name in config.CHOICES["model"].get(config.model, {})}
 
 
+def network_arguments(config: Config) -> dict[str, Any]:
+    """All that the network depends on, but the number of keypoints and its weights."""
+    own = {**network_settings(config), "simcc_head": config.simcc_head}
+    return {"name": config.model, "imgsz": config.imgsz, "simcc_split": config.simcc_split, **own}
+
+
+def network(config: Config, num_keypoints: int) -> nn.Module:
+    """Backbone and head for the codec's outputs; no data are read."""
+    return build_model(num_keypoints=num_keypoints, pretrained=config.pretrained, **network_arguments(config))
+
+
 def _mistakes_of_model(config: Config) -> list[Mistake]:
     try:
         settings = network_settings(config)
@@ -320,10 +337,11 @@ def build(config: Config) -> "TopDown":
     data = load(config)
     margin = config.crop_margin or margin_for(widest(augmentations(config)), config.imgsz)
     train_crops, val_crops = open_stores(data, config.imgsz, margin, config.cache_gb)
+    used = Part.of(train_crops, in_share(data.train, config.train_share, config.data.group_by))
     unread = np.unique(data.val.image_index[scored_rows(data.val)][~val_crops.usable])
     return TopDown(
         config=config,
-        train=training_samples(config, train_crops, data.train),
+        train=training_samples(config, used, data.train),
         val=TopDownSamples(val_crops, scorable(data.val), config.imgsz, None, config.seed),
         truth=data.val.take(~np.isin(data.val.image_index, unread)),  # an image left out is no miss
         codec=codec(config),
@@ -530,9 +548,9 @@ def check_halves(config: Config, skeleton: Skeleton) -> None:
         raise ConfigError(f"{text}, or take it out")
 
 
-def training_samples(config: Config, crops: Crops, instances: Instances) -> Dataset:
+def training_samples(config: Config, pictures: Pictures, instances: Instances) -> Dataset:
     """The training set, augmented as the config says."""
-    stages = [TopDownSamples(crops, instances, config.imgsz, stage, config.seed) for stage in augmentations(config)]
+    stages = [TopDownSamples(pictures, instances, config.imgsz, stage, config.seed) for stage in augmentations(config)]
     if config.final_epochs is None:
         return stages[0]
     return TwoStages(stages[0], stages[1], config.epochs - config.final_epochs)
