@@ -5,16 +5,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
+from posesweep.analysis.confirmed import confirmed
 from posesweep.analysis.cost import cost
 from posesweep.analysis.decision import decision
 from posesweep.analysis.markdown import markdown
 from posesweep.analysis.page import Page, Section, Tile, write_page
 from posesweep.analysis.ranked import Standings, ranked
 from posesweep.analysis.results import SweepResults, read_sweep_folder, write_results_parquet
+from posesweep.analysis.sections.confirmation import confirmation_section
 from posesweep.analysis.sections.course import cost_section, data_section, settings_section
 from posesweep.analysis.sections.keypoints import keypoints_section, pictures_section
 from posesweep.analysis.sections.ranking import ranking_section
 from posesweep.analysis.sections.search import curves_section, parameters_section
+from posesweep.analysis.sections.why import importance_section, pareto_section, sensitivity_section
 from posesweep.analysis.wording import duration, number, percent, signed, trials_text
 from posesweep.files import write_text
 
@@ -22,10 +25,14 @@ MakeSection: TypeAlias = Callable[[SweepResults, Standings], Section | None]
 ABOUT = ("The winner", "Over the baseline", "How sure")
 SECTIONS: tuple[MakeSection, ...] = (  # in the order in which a reader wants them
     ranking_section,
+    confirmation_section,
+    importance_section,
     parameters_section,
     curves_section,
     keypoints_section,
     pictures_section,
+    sensitivity_section,
+    pareto_section,
     cost_section,
     data_section,
     settings_section,
@@ -55,7 +62,7 @@ def report_page(results: SweepResults, table: Standings) -> Page:
         title=results.name,
         kind="report",
         subtitle=f"{trials_text(len(results.trials))}{scored}; written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        decision=tuple(zip(ABOUT, decision(results, table), strict=True)),
+        decision=tuple(zip(ABOUT, decision(results, table, confirmed(results)), strict=True)),
         tiles=tuple(_tiles(results, table)),
         notes=(*results.notes, *table.notes),
         sections=tuple(section for section in made if section is not None),

@@ -5,14 +5,17 @@ from functools import partial
 
 from markupsafe import Markup
 
+from posesweep.analysis.confirmed import confirmed
 from posesweep.analysis.curves import LearningCurves, curves_table, draw_curves, learning_curves
 from posesweep.analysis.decision import listed
 from posesweep.analysis.drawing import svg
-from posesweep.analysis.page import Csv, Figure, Grid, Section, figure
+from posesweep.analysis.page import Csv, Figure, Grid, Section, Words, figure
 from posesweep.analysis.parallel import draw_parallel, parallel, parallel_table
 from posesweep.analysis.parameters import draw_slice, slices, slices_table
 from posesweep.analysis.ranked import Standing, Standings
 from posesweep.analysis.results import SweepResults
+from posesweep.analysis.rungs import rung_correlations
+from posesweep.analysis.sections.confirmation import rung_words
 
 MOST_CURVES = 150  # more are unreadable, and make a heavy page
 AXIS_PX = 112  # the least width of an axis of the parallel coordinates
@@ -42,7 +45,13 @@ def curves_section(results: SweepResults, table: Standings) -> Section | None:
         caption=_about_curves(numbers, kept),
         most_px=800,
     )
-    return Section("curves", "Learning curves", (drawn,))
+    return Section("curves", "Learning curves", (drawn, *_rungs(results)))
+
+
+def _rungs(results: SweepResults) -> list[Words]:
+    """Whether the rungs foretold the end; where the winner was confirmed, it stands there."""
+    found = rung_correlations(results) if confirmed(results) is None else ()
+    return [rung_words(found)] if found else []
 
 
 def _about_curves(numbers: LearningCurves, kept: LearningCurves) -> str:
