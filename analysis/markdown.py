@@ -6,18 +6,21 @@ from posesweep.analysis.decision import decision
 from posesweep.analysis.ranked import Standing, Standings
 from posesweep.analysis.results import SweepResults
 from posesweep.analysis.sections.course import winner_settings
+from posesweep.analysis.story import Story
 from posesweep.analysis.wording import number, percent, setting_text, signed, span, trials_text
 
 ROWS = 8  # of the ranking
 ESCAPES = str.maketrans({letter: f"\\{letter}" for letter in "\\`*_[]#~"} | {x: f"&#{ord(x)};" for x in "<>@&"})
 
 
-def markdown(results: SweepResults, table: Standings) -> str:
+def markdown(story: Story) -> str:
     """The short report as GitHub Markdown; names from the data cannot break out of their place."""
-    parts = [f"## {literal(results.name)}", "\n".join(f"- {literal(said)}" for said in decision(results, table))]
+    results, table = story.results, story.table
+    said = decision(results, table, story.confirmed)
+    parts = [f"## {literal(results.name)}", "\n".join(f"- {literal(one)}" for one in said)]
     if any(row.rank is not None for row in table.rows):
         parts.append(_ranking(results, table))
-    differ = [one for one in winner_settings(results, table) if one.differs]
+    differ = [one for one in winner_settings(story) if one.differs]
     if differ:
         rows = [(one.key, setting_text(one.winner), setting_text(one.baseline)) for one in differ]
         parts.append(

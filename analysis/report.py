@@ -5,23 +5,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
-from posesweep.analysis.confirmed import confirmed
+from posesweep.analysis.confirmed import Candidate
 from posesweep.analysis.cost import cost
 from posesweep.analysis.decision import decision
 from posesweep.analysis.markdown import markdown
 from posesweep.analysis.page import Page, Section, Tile, write_page
-from posesweep.analysis.ranked import Standings, ranked
-from posesweep.analysis.results import SweepResults, read_sweep_folder, write_results_parquet
+from posesweep.analysis.ranked import Standing
+from posesweep.analysis.results import read_sweep_folder, write_results_parquet
 from posesweep.analysis.sections.confirmation import confirmation_section
 from posesweep.analysis.sections.course import cost_section, data_section, settings_section
 from posesweep.analysis.sections.keypoints import keypoints_section, pictures_section
 from posesweep.analysis.sections.ranking import ranking_section
 from posesweep.analysis.sections.search import curves_section, parameters_section
 from posesweep.analysis.sections.why import importance_section, pareto_section, sensitivity_section
+from posesweep.analysis.story import Story
 from posesweep.analysis.wording import duration, number, percent, signed, trials_text
 from posesweep.files import write_text
 
-MakeSection: TypeAlias = Callable[[SweepResults, Standings], Section | None]
+MakeSection: TypeAlias = Callable[[Story], Section | None]
 ABOUT = ("The winner", "Over the baseline", "How sure")
 SECTIONS: tuple[MakeSection, ...] = (  # in the order in which a reader wants them
     ranking_section,
@@ -45,47 +46,51 @@ def build_report(folder: Path) -> Path:
     Raises SweepError when the folder is not a sweep's.
     """
     results = read_sweep_folder(folder)
-    table = ranked(results)
+    story = Story.of(results)
     path = results.folder / "report.html"
-    write_page(report_page(results, table), path)
-    write_text(results.folder / "report.md", markdown(results, table))
+    write_page(report_page(story), path)
+    write_text(results.folder / "report.md", markdown(story))
     write_results_parquet(results, results.folder / "results.parquet")
     return path
 
 
-def report_page(results: SweepResults, table: Standings) -> Page:
+def report_page(story: Story) -> Page:
     """The page, from what there is."""
-    made = (section(results, table) for section in SECTIONS)
+    results, table = story.results, story.table
+    made = (section(story) for section in SECTIONS)
     count = len(results.split.get("val") or ())
     scored = f", scored on {count} validation objects" if count else ""
     return Page(
         title=results.name,
         kind="report",
         subtitle=f"{trials_text(len(results.trials))}{scored}; written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        decision=tuple(zip(ABOUT, decision(results, table, confirmed(results)), strict=True)),
-        tiles=tuple(_tiles(results, table)),
+        decision=tuple(zip(ABOUT, decision(results, table, story.confirmed), strict=True)),
+        tiles=tuple(_tiles(story)),
         notes=(*results.notes, *table.notes),
         sections=tuple(section for section in made if section is not None),
         footer=f"Made from the files in {results.folder} alone. The numbers behind every figure are in csv/ there.",
     )
 
 
-def _tiles(results: SweepResults, table: Standings) -> Iterator[Tile]:
+def _tiles(story: Story) -> Iterator[Tile]:
     """The decision in large letters."""
-    winner = table.winner
+    winner, again, table = story.winner, story.candidate, story.table
     if winner is None:
         return
-    alone = "best" if winner.p_best is None else "best, alone"
-    yield Tile(f"trial {winner.trial}", f"best, tied with {len(table.tied)} more" if table.tied else alone)
-    if winner.ap is None:
-        yield Tile(number(winner.value), results.metric)
+    one: Standing | Candidate = winner if again is None else again
+    tied = table.tied if again is None or story.confirmed is None else story.confirmed.tied
+    of = "" if again is None else ", confirmed with other seeds"
+    alone = "best" if one.p_best is None else "best, alone"
+    yield Tile(f"trial {winner.trial}", f"best, tied with {len(tied)} more" if tied else alone)
+    if one.ap is None:
+        yield Tile(number(one.value), f"{story.results.metric}{of}")
     else:
-        yield Tile(number(winner.ap.value), f"AP, {winner.ap.low:.3f} to {winner.ap.high:.3f}")
-    if winner.gain is not None and winner.role != "baseline":
-        low, high = signed(winner.gain.low), signed(winner.gain.high)
-        yield Tile(signed(winner.gain.value), f"over the baseline, {low} to {high}")
-    if winner.p_best is not None and table.ranked_count > 1:
+        yield Tile(number(one.ap.value), f"AP, {one.ap.low:.3f} to {one.ap.high:.3f}{of}")
+    if one.gain is not None and one.role != "baseline":
+        low, high = signed(one.gain.low), signed(one.gain.high)
+        yield Tile(signed(one.gain.value), f"over the baseline, {low} to {high}")
+    if again is None and winner.p_best is not None and table.ranked_count > 1:
         yield Tile(percent(winner.p_best), f"of resampled validation sets: best of {table.ranked_count}")
-    total = cost(results).total_s
+    total = cost(story.results).total_s
     if total > 0:
         yield Tile(duration(total), "of training time, all trials together")

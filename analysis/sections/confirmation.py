@@ -2,18 +2,18 @@
 
 from functools import partial
 
-from posesweep.analysis.confirmed import Candidate, Confirmed, confirmed
+from posesweep.analysis.confirmed import Candidate, Confirmed
 from posesweep.analysis.page import Block, Cell, Chip, Column, Csv, Row, Section, Table, Words, figure
-from posesweep.analysis.ranked import Standings
 from posesweep.analysis.results import SweepResults
 from posesweep.analysis.rungs import RungCorrelation
 from posesweep.analysis.shrinkage import confirmed_frame, draw_confirmed
+from posesweep.analysis.story import Story
 from posesweep.analysis.wording import number, percent, signed, span
 
 
-def confirmation_section(results: SweepResults, table: Standings) -> Section | None:
+def confirmation_section(story: Story) -> Section | None:
     """The candidates of `confirm:` with all their seeds, beside what the search had seen of them."""
-    found = confirmed(results)
+    found, results = story.confirmed, story.results
     if found is None:
         return None
     placed = [row for row in found.rows if not row.reason]

@@ -30,27 +30,27 @@ from posesweep.analysis.pictures import jpeg
 from posesweep.analysis.ranked import STATE_WORDS, Standings
 from posesweep.analysis.results import SweepResults, moments
 from posesweep.analysis.sections.ranking import params_cells, trial_cell
-from posesweep.analysis.sections.search import trial_of
+from posesweep.analysis.story import Story
 from posesweep.analysis.wording import duration, flattened, number, percent, setting_text, trials_text
 
 
-def cost_section(results: SweepResults, table: Standings) -> Section | None:
+def cost_section(story: Story) -> Section | None:
     """What was spent, on what, what stopping saved; each trial's part, and why it ended."""
-    if results.trials.empty:
+    if story.results.trials.empty:
         return None
-    numbers = cost(results)
-    blocks: list[Block] = [Facts(_course(results, numbers))]
+    numbers = cost(story.results)
+    blocks: list[Block] = [Facts(_course(story.results, numbers))]
     if numbers.total_s > 0:
         blocks.append(
             figure(
-                partial(draw_cost, numbers, winner=trial_of(table.winner)),
+                partial(draw_cost, numbers, winner=story.winner_trial),
                 (5.6, 2.6),
                 f"time of each of {trials_text(len(numbers.trials))}",
                 Csv("cost", numbers.trials),
                 most_px=800,
             )
         )
-    blocks.append(_ends(results, table, numbers))
+    blocks.append(_ends(story, numbers))
     return Section("cost", "Cost, and how each trial ended", tuple(blocks), short="Cost")
 
 
@@ -86,17 +86,18 @@ def _elapsed(results: SweepResults) -> str:
     return duration((max(times) - min(times)).total_seconds()) if len(times) > 1 else "not known"
 
 
-def _ends(results: SweepResults, table: Standings, numbers: Cost) -> Table:
+def _ends(story: Story, numbers: Cost) -> Table:
     """A row per trial, in the order in which they began: why it ended, what it reached and cost, its settings."""
+    results = story.results
     devices = [(name, title) for name, title in (("gpu_s", "GPU-s"), ("cpu_s", "CPU-s")) if numbers.trials[name].any()]
     titles = [f"best {results.metric.removeprefix('val/')}", "epochs", "time", *(title for _, title in devices)]
     titles += ["of all", *results.params]
     columns = (Column("trial", "name"), Column("why it ended", "why"), *(Column(title, "num") for title in titles))
-    standing = {row.trial: row for row in table.rows}
+    standing = {row.trial: row for row in story.table.rows}
     rows = [
         Row(
             (
-                trial_cell(standing[row["trial"]]),
+                trial_cell(standing[row["trial"]], story),
                 Cell(chips=(Chip(STATE_WORDS[row["state"]], row["state"]),), soft=_own_words(row)),
                 Cell(number(standing[row["trial"]].value)),
                 Cell(str(row["epochs"])),
@@ -125,21 +126,21 @@ class Setting:
     differs: bool
 
 
-def winner_settings(results: SweepResults, table: Standings) -> list[Setting]:
+def winner_settings(story: Story) -> list[Setting]:
     """The winner's whole config, dotted keys, those that differ from the baseline first."""
-    if table.winner is None:
+    winner, base = story.winner_trial, story.baseline_trial
+    if winner is None:
         return []
-    ours = flattened(results.settings(table.winner.trial))
-    base = trial_of(table.baseline)
-    theirs = flattened(results.settings(base)) if base is not None else {}
+    ours = flattened(story.results.settings(winner))
+    theirs = flattened(story.results.settings(base)) if base is not None else {}
     keys = list(dict.fromkeys([*ours, *theirs]))
     found = [Setting(k, ours.get(k), theirs.get(k), bool(theirs) and ours.get(k) != theirs.get(k)) for k in keys]
     return sorted(found, key=lambda setting: not setting.differs)
 
 
-def settings_section(results: SweepResults, table: Standings) -> Section | None:
+def settings_section(story: Story) -> Section | None:
     """The winner's settings; those that the baseline has otherwise first."""
-    found = winner_settings(results, table)
+    found = winner_settings(story)
     if not found:
         return None
     differ = [one for one in found if one.differs]
@@ -156,8 +157,9 @@ def settings_section(results: SweepResults, table: Standings) -> Section | None:
     return Section("settings", "Settings of the winner", tuple(blocks), short="Its settings")
 
 
-def data_section(results: SweepResults, table: Standings) -> Section:
+def data_section(story: Story) -> Section:
     """The frozen split, what the data were found to be, versions."""
+    results = story.results
     split, skeleton = results.split, results.skeleton
     named = {"train": "training objects", "val": "validation objects", "images": "images"}
     facts = [(words, str(len(split[key]))) for key, words in named.items() if isinstance(split.get(key), list | dict)]
@@ -165,7 +167,7 @@ def data_section(results: SweepResults, table: Standings) -> Section:
         ("skeleton", f"{skeleton.name}, {len(skeleton.keypoints)} keypoints" if skeleton is not None else "not known")
     )
     facts.append(("split", str(split.get("hash", "not known"))))
-    blocks: list[Block] = [Facts((*facts, *_versions(results, table)))]
+    blocks: list[Block] = [Facts((*facts, *_versions(results, story.table)))]
     notes = tuple(str(note) for note in split.get("notes") or ())
     if notes:
         blocks.append(Words(notes, "Notes on the data", points=True))

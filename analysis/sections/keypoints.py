@@ -32,9 +32,8 @@ from posesweep.analysis.per_keypoint import (
     per_keypoint,
 )
 from posesweep.analysis.pictures import Picture, best_and_worst, draw_pictures
-from posesweep.analysis.ranked import Standings
 from posesweep.analysis.results import Evidence, SweepResults
-from posesweep.analysis.sections.search import trial_of
+from posesweep.analysis.story import Story
 from posesweep.analysis.wording import number, signed
 from posesweep.datasets.skeleton import Skeleton
 
@@ -56,20 +55,19 @@ def named_skeleton(results: SweepResults, evidence: Evidence) -> Skeleton | None
     return skeleton if skeleton is not None and len(skeleton.keypoints) == evidence.keypoints.shape[1] else None
 
 
-def keypoints_section(results: SweepResults, table: Standings) -> Section | None:
+def keypoints_section(story: Story) -> Section | None:
     """The winner's numbers per keypoint beside the baseline's, and the heat map over the best trials."""
-    winner = table.winner
-    evidence = results.evidence(winner.trial) if winner is not None else None
+    results, winner, base = story.results, story.winner_trial, story.baseline_trial
+    evidence = results.evidence(winner) if winner is not None else None
     if winner is None or evidence is None:
         return None
     if named_skeleton(results, evidence) is None:
         why = "split.json does not say which keypoints these are, so they cannot be named or drawn."
         return Section("keypoints", "Keypoints", (Words((why,)),))
-    by_trial = _by_trial(results, table)
-    base = trial_of(table.baseline)
-    other = by_trial.get(base) if base is not None and base != winner.trial else None
-    parts = _keypoint_table(by_trial[winner.trial], other), _map(by_trial, winner.trial, base)
-    blocks: tuple[Block, ...] = parts if len(by_trial[winner.trial].names) > LONG_MAP else (Beside(*parts),)
+    by_trial = _by_trial(story)
+    other = by_trial.get(base) if base is not None and base != winner else None
+    parts = _keypoint_table(by_trial[winner], other), _map(by_trial, winner, base)
+    blocks: tuple[Block, ...] = parts if len(by_trial[winner].names) > LONG_MAP else (Beside(*parts),)
     lead = "Means over the validation objects in which the keypoint is labelled, the winner's weakest first."
     lead += f" PCK: share found within {100 * PCK_SHARE:.0f} % of the longer side of the object's box."
     if other is not None:
@@ -77,13 +75,13 @@ def keypoints_section(results: SweepResults, table: Standings) -> Section | None
     return Section("keypoints", "Keypoints", blocks, lead)
 
 
-def _by_trial(results: SweepResults, table: Standings) -> dict[int, PerKeypoint]:
-    """The best trials' numbers per keypoint, the baseline's among them, in the ranking's order."""
-    ranked = [row.trial for row in table.rows if row.rank is not None]
-    kept = {*ranked[: MAP_TRIALS - 1], trial_of(table.baseline)}
-    kept |= set(ranked[:MAP_TRIALS]) if trial_of(table.baseline) in ranked[: MAP_TRIALS - 1] else set()
-    found = {trial: results.evidence(trial) for trial in ranked if trial in kept}
-    named = {trial: (one, named_skeleton(results, one)) for trial, one in found.items() if one is not None}
+def _by_trial(story: Story) -> dict[int, PerKeypoint]:
+    """Numbers per keypoint of the best trials, winner and baseline among them, in the ranking's order."""
+    ranked = [row.trial for row in story.table.rows if row.rank is not None]
+    wanted = [story.winner_trial, story.baseline_trial, *ranked]
+    kept = list(dict.fromkeys(trial for trial in wanted if trial in ranked))[:MAP_TRIALS]
+    found = {trial: story.results.evidence(trial) for trial in ranked if trial in kept}
+    named = {trial: (one, named_skeleton(story.results, one)) for trial, one in found.items() if one is not None}
     return {trial: per_keypoint(one, skeleton) for trial, (one, skeleton) in named.items() if skeleton is not None}
 
 
@@ -131,9 +129,10 @@ def _map(by_trial: dict[int, PerKeypoint], winner: int, baseline: int | None) ->
     )
 
 
-def pictures_section(results: SweepResults, table: Standings) -> Section | None:
+def pictures_section(story: Story) -> Section | None:
     """Validation objects that the winner got worst and best."""
-    evidence = results.evidence(table.winner.trial) if table.winner is not None else None
+    results, winner = story.results, story.winner_trial
+    evidence = results.evidence(winner) if winner is not None else None
     skeleton = named_skeleton(results, evidence) if evidence is not None else None
     if evidence is None or skeleton is None:
         return None

@@ -9,17 +9,19 @@ from posesweep.analysis.intervals import draw_intervals, height_in, interval_row
 from posesweep.analysis.page import ROWS_SHOWN, Block, Cell, Chip, Column, Csv, Figure, Row, Section, Table, figure
 from posesweep.analysis.ranked import Standing, Standings
 from posesweep.analysis.results import PARAMS, SweepResults
+from posesweep.analysis.story import Story
 from posesweep.analysis.wording import number, percent, setting_text, signed, span
 
 
-def ranking_section(results: SweepResults, table: Standings) -> Section | None:
+def ranking_section(story: Story) -> Section | None:
     """Figure and table of the trials with a rank."""
-    placed = [row for row in table.rows if row.rank is not None]
+    placed = [row for row in story.table.rows if row.rank is not None]
     if not placed:
         return None
-    drawn = _intervals(table)
+    drawn = _intervals(story.table)
     blocks: list[Block] = [] if drawn is None else [drawn]
-    return Section("ranking", "Ranking", (*blocks, _ranked(placed, results)))
+    title = "Ranking" if story.confirmed is None else "Ranking of the search"
+    return Section("ranking", title, (*blocks, _ranked(placed, story)), short="Ranking")
 
 
 def _metric(results: SweepResults) -> str:
@@ -48,15 +50,16 @@ def _intervals(table: Standings) -> Figure | None:
     )
 
 
-def _ranked(rows: Sequence[Standing], results: SweepResults) -> Table:
+def _ranked(rows: Sequence[Standing], story: Story) -> Table:
+    results = story.results
     columns = [Column("#", "num"), Column("trial", "name"), Column(_metric(results), "num"), Column("P(best)", "num")]
     columns += [Column("over the baseline", "num"), *(Column(name, "num") for name in results.params)]
     columns += [Column("epochs", "num")]
-    made = [Row(_ranked_cells(row, results), "winner" if row.rank == 1 else "") for row in rows]
+    made = [Row(_ranked_cells(row, story), "winner" if row.trial == story.winner_trial else "") for row in rows]
     return Table(tuple(columns), tuple(made), Csv("ranking", standings_table(rows, results)))
 
 
-def _ranked_cells(row: Standing, results: SweepResults) -> tuple[Cell, ...]:
+def _ranked_cells(row: Standing, story: Story) -> tuple[Cell, ...]:
     if row.ap is not None:
         score = Cell(number(row.ap.value), soft=span(row.ap), strong=True)
     else:
@@ -66,14 +69,16 @@ def _ranked_cells(row: Standing, results: SweepResults) -> tuple[Cell, ...]:
         gain = Cell(signed(row.gain.value), soft=span(row.gain, sign=True))
     wins = Cell("" if row.p_best is None else percent(row.p_best))
     rank = Cell(str(row.rank), strong=row.rank == 1)
-    return rank, trial_cell(row), score, wins, gain, *params_cells(row, results), Cell(str(row.epochs))
+    return rank, trial_cell(row, story), score, wins, gain, *params_cells(row, story.results), Cell(str(row.epochs))
 
 
-def trial_cell(row: Standing) -> Cell:
+def trial_cell(row: Standing, story: Story) -> Cell:
     """The trial's number and what it is in the story."""
     chips = []
-    if row.rank == 1:
+    if row.trial == story.winner_trial:
         chips.append(Chip("winner", "win"))
+    elif row.rank == 1:
+        chips.append(Chip("best in the search", "tie"))
     elif row.tied:
         chips.append(Chip("tied", "tie"))
     if row.role == "baseline":

@@ -5,37 +5,36 @@ from functools import partial
 
 from markupsafe import Markup
 
-from posesweep.analysis.confirmed import confirmed
 from posesweep.analysis.curves import LearningCurves, curves_table, draw_curves, learning_curves
 from posesweep.analysis.decision import listed
 from posesweep.analysis.drawing import svg
 from posesweep.analysis.page import Csv, Figure, Grid, Section, Words, figure
 from posesweep.analysis.parallel import draw_parallel, parallel, parallel_table
 from posesweep.analysis.parameters import draw_slice, slices, slices_table
-from posesweep.analysis.ranked import Standing, Standings
-from posesweep.analysis.results import SweepResults
 from posesweep.analysis.rungs import rung_correlations
 from posesweep.analysis.sections.confirmation import rung_words
+from posesweep.analysis.story import Story
 
 MOST_CURVES = 150  # more are unreadable, and make a heavy page
 AXIS_PX = 112  # the least width of an axis of the parallel coordinates
 
 
-def parameters_section(results: SweepResults, table: Standings) -> Section | None:
+def parameters_section(story: Story) -> Section | None:
     """Slices and parallel coordinates."""
-    blocks = [block for block in (_slices(results, table), _parallel(results, table)) if block is not None]
+    blocks = [block for block in (_slices(story), _parallel(story)) if block is not None]
     return (
         Section("parameters", "Score against the settings", tuple(blocks), short="Settings tried") if blocks else None
     )
 
 
-def curves_section(results: SweepResults, table: Standings) -> Section | None:
+def curves_section(story: Story) -> Section | None:
     """Learning curves, rungs marked."""
+    results = story.results
     numbers = learning_curves(results)
     if not numbers.curves:
         return None
-    winner, baseline = trial_of(table.winner), trial_of(table.baseline)
-    first = [row.trial for row in table.rows][:MOST_CURVES]
+    winner, baseline = story.winner_trial, story.baseline_trial
+    first = [row.trial for row in story.table.rows][:MOST_CURVES]
     kept = replace(numbers, curves=tuple(c for c in numbers.curves if c.trial in {*first, winner, baseline}))
     drawn = figure(
         partial(draw_curves, kept, winner=winner, baseline=baseline),
@@ -45,12 +44,12 @@ def curves_section(results: SweepResults, table: Standings) -> Section | None:
         caption=_about_curves(numbers, kept),
         most_px=800,
     )
-    return Section("curves", "Learning curves", (drawn, *_rungs(results)))
+    return Section("curves", "Learning curves", (drawn, *_rungs(story)))
 
 
-def _rungs(results: SweepResults) -> list[Words]:
+def _rungs(story: Story) -> list[Words]:
     """Whether the rungs foretold the end; where the winner was confirmed, it stands there."""
-    found = rung_correlations(results) if confirmed(results) is None else ()
+    found = rung_correlations(story.results) if story.confirmed is None else ()
     return [rung_words(found)] if found else []
 
 
@@ -66,8 +65,8 @@ def _about_curves(numbers: LearningCurves, kept: LearningCurves) -> str:
     return said.strip()
 
 
-def _slices(results: SweepResults, table: Standings) -> Grid | None:
-    winner, baseline = trial_of(table.winner), trial_of(table.baseline)
+def _slices(story: Story) -> Grid | None:
+    results, winner, baseline = story.results, story.winner_trial, story.baseline_trial
     numbers = slices(results)
     if not numbers:
         return None
@@ -82,11 +81,12 @@ def _slices(results: SweepResults, table: Standings) -> Grid | None:
     return Grid(tuple(drawn), caption, Csv("slices", slices_table(numbers)))
 
 
-def _parallel(results: SweepResults, table: Standings) -> Figure | None:
+def _parallel(story: Story) -> Figure | None:
+    results = story.results
     numbers = parallel(results)
     if numbers is None:
         return None
-    draw = partial(draw_parallel, numbers, winner=trial_of(table.winner), baseline=trial_of(table.baseline))
+    draw = partial(draw_parallel, numbers, winner=story.winner_trial, baseline=story.baseline_trial)
     count = len(numbers.axes)
     caption = "Each line is a trial, through its settings to its score at the right; the greener the better."
     if any(axis.conditional for axis in numbers.axes):
@@ -101,8 +101,3 @@ def _parallel(results: SweepResults, table: Standings) -> Figure | None:
         most_px=max(620, 190 * count),
         halo=True,
     )
-
-
-def trial_of(row: Standing | None) -> int | None:
-    """The number of a trial that may not be there."""
-    return None if row is None else row.trial

@@ -9,20 +9,21 @@ from posesweep.analysis.importance import draw as draw_importance
 from posesweep.analysis.importance import numbers as importance
 from posesweep.analysis.page import Block, Csv, Figure, Section, Table, Words, figure, plain_table
 from posesweep.analysis.pareto import COSTS, Pareto, draw_pareto, pareto
-from posesweep.analysis.ranked import Standings
-from posesweep.analysis.results import SweepResults
 from posesweep.analysis.sensitivity import Sensitivity, draw_sensitivity, sensitivity
+from posesweep.analysis.story import Story
 from posesweep.analysis.wording import number, percent, setting_text
 
 MOST_BARS = 12
 
 
-def importance_section(results: SweepResults, table: Standings) -> Section | None:
+def importance_section(story: Story) -> Section | None:
     """The share of the differences between trials that each setting explains."""
-    if not results.params:
+    if not story.results.params:
         return None
-    found = importance(results)
-    blocks: tuple[Block, ...] = (Words((found.reason,)),) if not found.effects else _importance(found, results.maximize)
+    found = importance(story.results)
+    blocks: tuple[Block, ...] = (
+        (Words((found.reason,)),) if not found.effects else _importance(found, story.results.maximize)
+    )
     return Section("importance", "What mattered", blocks)
 
 
@@ -74,9 +75,9 @@ def _importance_frame(found: Importance) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["setting", "trials", "share", "share_low", "share_high", "swing"])
 
 
-def sensitivity_section(results: SweepResults, table: Standings) -> Section | None:
+def sensitivity_section(story: Story) -> Section | None:
     """The ranking with OKS sigmas halved and doubled."""
-    found = sensitivity(results, table)
+    found = sensitivity(story.results, story.table)
     if len(found.table) < 2:
         return None
     blocks: list[Block] = [Words((found.sentence,)), _sensitivity(found)]
@@ -94,9 +95,9 @@ def _sensitivity(found: Sensitivity) -> Figure:
     )
 
 
-def pareto_section(results: SweepResults, table: Standings) -> Section | None:
+def pareto_section(story: Story) -> Section | None:
     """Score against what using a network costs, where the networks differ."""
-    found = pareto(results, table)
+    found = pareto(story.results, story.table)
     if not found.drawable:
         return None
     blocks: list[Block] = [_pareto(found, cost, first=i == 0) for i, cost in enumerate(found.drawable)]

@@ -2,14 +2,13 @@ import json
 from pathlib import Path
 
 from posesweep.analysis.markdown import literal, markdown, table_of
-from posesweep.analysis.ranked import ranked
 from posesweep.analysis.results import read_sweep_folder
+from posesweep.analysis.story import Story
 from tests.analysis.fake_sweep import TRIALS, FakeTrial, write_fake_sweep
 
 
 def _text(folder: Path) -> str:
-    results = read_sweep_folder(folder)
-    return markdown(results, ranked(results))
+    return markdown(Story.of(read_sweep_folder(folder)))
 
 
 def test_decision_table_and_settings_fit_into_a_pull_request(tmp_path: Path) -> None:
