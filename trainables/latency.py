@@ -1,8 +1,8 @@
 """How long a forward pass takes on this machine, for the ranked trials of a sweep; `analysis/pareto.py` reads it.
 
-trials/<n>/latency.json: {"ms": {"1": ..., "16": ...}, "ms_flip_test": {...}, "flip_test", "device", "threads", "model",
-"imgsz"}. Median milliseconds of the network alone on a batch of 1 and of 16 that is on the device already; with the flip
-test it passes twice. Equal networks are measured once.
+trials/<n>/latency.json: {"ms": {"1": ..., "16": ...}, "ms_flip_test": {...}, "flip_test", "device", "model", "imgsz"}.
+Median milliseconds of the network alone on a batch of 1 and of 16 that is on the device already; with the flip test it
+passes twice. Equal networks are measured once.
 """
 
 import math

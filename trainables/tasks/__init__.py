@@ -28,7 +28,7 @@ class TaskModule(Protocol):
         ...
 
     def network_arguments(self, config: Any) -> dict[str, Any]:
-        """All that the network depends on, but the number of keypoints and its weights: equal networks, equal values."""
+        """All that the network depends on, but the number of keypoints and its weights."""
         ...
 
     def network(self, config: Any, num_keypoints: int) -> nn.Module:
