@@ -28,22 +28,21 @@ def export(folder: Path, out: Path, number: int | None, onnx: bool) -> None:
     results = read_sweep_folder(folder)
     table = ranked(results)
     picked = chosen(results, table, number)
-    trial = next(row for row in table.rows if row.trial == picked.trial)
     weights = picked.folder / "best" / "weights.safetensors"
     if not weights.is_file():
         raise SweepError(
-            f"the weights of trial {trial.trial} were not kept (keep.checkpoints_of_top in the sweep file); train it "
+            f"the weights of trial {picked.trial} were not kept (keep.checkpoints_of_top in the sweep file); train it "
             f"again: posesweep train {picked.folder / 'config.yaml'} --out runs/again"
         )
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "best.yaml", best_yaml(results, table, trial))
+    write_text(out / "best.yaml", best_yaml(results, table, picked))
     write_text(out / "skeleton.yaml", yaml.safe_dump(results.split["skeleton"], sort_keys=False))
     shutil.copyfile(weights, out / "weights.safetensors")
     files = ["best.yaml", "skeleton.yaml", "weights.safetensors"]
     if onnx:
         write_onnx(read_config(out / "best.yaml"), weights, out / "model.onnx")
         files.append("model.onnx")
-    print(f"trial {trial.trial} is in {out}: {', '.join(files)}")
+    print(f"trial {picked.trial} is in {out}: {', '.join(files)}")
 
 
 class _Heatmaps(nn.Module):

@@ -488,6 +488,8 @@ def read_once(spec: str, cache: Path, versions: tuple[int, ...]) -> Data:
         values["synthetic"] = SyntheticRequest(**values["synthetic"])
     for name in ("train", "val", "images", "val_images"):
         values[name] = Path(values[name]) if values[name] is not None else None
+    for name in ("test", "test_images"):  # nothing that trains or chooses reads them
+        del values[name]
     return load_data(DataRequest(**{name: value for name, value in values.items() if value is not None}), cache)
 
 
