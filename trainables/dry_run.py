@@ -162,12 +162,13 @@ def timed_lines(measured: Measured) -> list[str]:
 
 
 def in_words(timed: Timed) -> str:
-    """'tiny, 112x80, batch 16: 12 ms a step (31 steps), 4 ms to load it, 0.3 s to validate a batch'."""
+    """'tiny, 112x80, batch 16: 12 ms a step (median of 31), 4 ms to load its samples, ...'."""
     config, batch = timed.config, timed.config.batch // timed.config.workers
-    named = [config.model, *("x".join(map(str, getattr(config, "imgsz", ()))),), f"batch {config.batch}"]
+    size = "x".join(map(str, getattr(config, "imgsz", ())))
+    named = ", ".join(filter(None, [config.model, size, f"batch {config.batch}"]))
     return (
-        f"{', '.join(filter(None, named))}: {1e3 * timed.step_s:.3g} ms a step (median of {timed.steps}), "
-        f"{1e3 * batch * timed.kind.load_s:.3g} ms to load its samples, {1e3 * timed.predict_s:.3g} ms to validate a batch"
+        f"{named}: {_ms(timed.step_s)} a step (median of {timed.steps}), {_ms(batch * timed.kind.load_s)} to load its "
+        f"samples, {_ms(timed.predict_s)} to predict a batch of validation"
     )
 
 
@@ -226,7 +227,9 @@ def memory_line(measured: Measured, slots: Slots) -> str:
     each = measured.largest.memory_gib
     if slots.gpus:
         return f"GPU memory: {each:.1f} GiB at the peak of the largest config"
-    return f"memory: {each:.1f} GiB at the peak of the largest config, {needed_gib(each, slots):.1f} GiB for all at once"
+    return (
+        f"memory: {each:.1f} GiB at the peak of the largest config, {needed_gib(each, slots):.1f} GiB for all at once"
+    )
 
 
 def needed_gib(each: float, slots: Slots) -> float:
@@ -298,6 +301,10 @@ def _range(seconds: Spread) -> str:
 def _hours(seconds: Spread, unit: str) -> str:
     hours = seconds.times(1 / HOUR_S)
     return f"{hours.value:.2g} {unit} ({hours.low:.2g} to {hours.high:.2g})"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.2g} s"
 
 
 def _gb(size: float) -> str:

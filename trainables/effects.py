@@ -210,7 +210,9 @@ def predicted(training: Training, task: Task, positions: np.ndarray) -> np.ndarr
 
 def numbers_of(tensors: Mapping[str, Tensor]) -> np.ndarray:
     """Three numbers of each tensor: how it is weighed in two ways, and whether it is trained."""
-    return np.concatenate([[*_numbers(t.detach().float().cpu().numpy()), float(t.requires_grad)] for t in tensors.values()])
+    return np.concatenate(
+        [[*_numbers(t.detach().float().cpu().numpy()), float(t.requires_grad)] for t in tensors.values()]
+    )
 
 
 def _numbers(array: np.ndarray) -> np.ndarray:

@@ -277,7 +277,10 @@ class Costs:
         predict_s = self._between(predicted, _forward_work, [self.smallest.predict_s, self.largest.predict_s])
         train, val = self.largest.train_samples // config.workers, self.largest.val_samples // config.workers
         steps, checks = max(1, train // batch), -(-val // per_forward)
-        val_s = checks * self._beside(predict_s, per_forward * self.largest.val_load_s, config.threads) + self.largest.score_s
+        val_s = (
+            checks * self._beside(predict_s, per_forward * self.largest.val_load_s, config.threads)
+            + self.largest.score_s
+        )
         train_s = steps * self._beside(step_s, batch * kind.load_s, config.threads)
         return TrialCost(train_s + val_s / config.val_every + self.largest.save_s, config.epochs, self.largest.start_s)
 

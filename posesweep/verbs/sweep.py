@@ -25,7 +25,9 @@ def add(verbs: Verbs) -> None:
     sweep.add_argument("file", nargs="?", help="a sweep file; without one, the demo on synthetic horses")
     add_settings(sweep)
     sweep.add_argument("--runs", type=Path, default=Path("runs"), help="where sweep folders are kept (default: runs)")
-    sweep.add_argument("--dry-run", action="store_true", help="check, time a few steps, say what it will cost; no sweep")
+    sweep.add_argument(
+        "--dry-run", action="store_true", help="check, time a few steps, say what it will cost; no sweep"
+    )
     sweep.add_argument("--debug", action="store_true", help="one short trial in this process, no Ray, little data")
     sweep.add_argument("--extend", type=count, default=0, metavar="N", help="N more trials on a sweep that was started")
 
