@@ -9,16 +9,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from posesweep.analysis.confirmed import confirmed
+from posesweep.analysis.results import read_sweep_folder
 from posesweep.errors import SweepError
 from posesweep.files import read_json_lines, trial_folder, write_json
 from posesweep.search_spaces.space import Sweep, edges, space_json
+from posesweep.trainables import retraining
 from posesweep.trainables.cluster import Slots, machine, plan_slots, ray_beside, trial_resources
 from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes
 from posesweep.trainables.progress import Board, Progress
+from posesweep.trainables.retraining import Plan
 from posesweep.trainables.search import Search, longest_training
 from posesweep.trainables.status import read_status, write_status
 from posesweep.trainables.tasks import find_task, make_config
 from posesweep.trainables.worker import Driver, train_in_tune
+
+Trainable = Callable[[dict[str, Any]], None]
 
 
 def run_sweep(sweep: Sweep, folder: Path, extend: int = 0) -> None:
@@ -40,9 +46,13 @@ def run_sweep(sweep: Sweep, folder: Path, extend: int = 0) -> None:
             from posesweep.trainables.winner import conclude  # seconds of importing, which Ray needs to start, too
 
             ray_is_up.result()
+            driver = Driver(os.getpid(), socket.gethostname(), Path.cwd())
+            trainable = partial(train_in_tune, base=base, folder=folder.resolve(), slots=slots, driver=driver)
             if search.left:
                 with Progress(board_of(search, folder, slots)) as progress:
-                    run_on_tune(sweep, search, folder, base, slots, progress)
+                    run_on_tune(sweep, search, folder, trainable, slots, progress)
+            if sweep.confirm is not None:
+                confirm(sweep, search, folder, trainable, slots)
         conclude(folder)  # while Ray leaves
 
 
@@ -128,13 +138,11 @@ def metrics_of(folder: Path, number: int) -> list[dict[str, Any]]:
 
 
 def run_on_tune(
-    sweep: Sweep, search: Search, folder: Path, base: dict[str, Any], slots: Slots, progress: Progress
+    sweep: Sweep, search: Search, folder: Path, trainable: Trainable, slots: Slots, progress: Progress
 ) -> None:
     """Train everything the search still wants. Raises KeyboardInterrupt when Ctrl-C ended it early."""
     from posesweep.trainables.records import Records
 
-    driver = Driver(os.getpid(), socket.gethostname(), Path.cwd())
-    trainable = partial(train_in_tune, base=base, folder=folder.resolve(), slots=slots, driver=driver)
     records = Records(search, folder, progress, sweep.keep.checkpoints_of_top, slots.workers > 1)
     fit(trainable, search, folder, slots, callbacks=[records], max_retries=sweep.failure.max_retries)
     if search.hopeless:
@@ -147,25 +155,60 @@ def run_on_tune(
         raise KeyboardInterrupt
 
 
-def fit(
-    trainable: Callable[[dict[str, Any]], None],
-    search: Search,
-    folder: Path,
-    slots: Slots,
-    **run: Any,
-) -> None:
-    """Have Ray Tune run `trainable` for every proposal of the search. `run`: callbacks, max_retries."""
-    from ray import tune
+def train_again(sweep: Sweep, search: Search, plan: Plan, folder: Path, trainable: Trainable, slots: Slots) -> None:
+    """Train what a plan names, or go on with that. Raises KeyboardInterrupt when Ctrl-C ended it early."""
+    from posesweep.trainables.records import Queue, RetrainingRecords
 
+    print(retraining.opening_line(sweep.name, plan, folder), flush=True)
+    left = retraining.unfinished(folder, plan)
+    if not left:
+        return
+    params = {proposal.number: proposal.params for proposal in search.proposals()}
+    with Progress(retraining.board_of(sweep, plan, folder, params, slots.concurrent)) as progress:
+        execute(
+            trainable,
+            Queue(retraining.jobs(plan, left, params)),
+            folder,
+            slots,
+            samples=len(left),
+            callbacks=[RetrainingRecords(folder, progress, slots.workers > 1)],
+            max_retries=sweep.failure.max_retries,
+        )
+    if retraining.unfinished(folder, plan):
+        raise KeyboardInterrupt
+
+
+def confirm(sweep: Sweep, search: Search, folder: Path, trainable: Trainable, slots: Slots) -> None:
+    """Train the best of the search and the baseline with other seeds, as the sweep file asks; rank and thin them."""
+    if not search.best_finished():
+        print("note: confirm: no trial has finished, so there is nothing to confirm")
+        return
+    plan = retraining.agreed_plan(folder, retraining.confirm_plan(sweep, search))
+    train_again(sweep, search, plan, folder, trainable, slots)
+    found = confirmed(read_sweep_folder(folder))
+    if found is not None:
+        order = [found.winner.trial, *(row.trial for row in found.rows)]
+        retraining.thin(folder, plan, list(dict.fromkeys(order)), sweep.keep.checkpoints_of_top)
+
+
+def fit(trainable: Trainable, search: Search, folder: Path, slots: Slots, **run: Any) -> None:
+    """Have Ray Tune run `trainable` for every proposal of the search. `run`: callbacks, max_retries."""
     from posesweep.trainables.tune_glue import StudyScheduler, StudySearcher
 
     searcher = StudySearcher(search)
+    execute(trainable, searcher, folder, slots, samples=search.left, scheduler=StudyScheduler(searcher), **run)
+
+
+def execute(trainable: Trainable, searcher: Any, folder: Path, slots: Slots, **run: Any) -> None:
+    """Have Ray Tune run `trainable` for what the searcher gives. `run`: samples, scheduler, callbacks, max_retries."""
+    from ray import tune
+
     tuner = tune.Tuner(
         tune.with_resources(trainable, trial_resources(slots)),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=StudyScheduler(searcher),
-            num_samples=search.left,
+            scheduler=run.get("scheduler"),
+            num_samples=run["samples"],
             max_concurrent_trials=slots.concurrent,
             reuse_actors=slots.workers == 1,
         ),

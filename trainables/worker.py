@@ -36,14 +36,16 @@ class Driver:
 
 
 def train_in_tune(proposal: dict[str, Any], base: dict[str, Any], folder: Path, slots: Slots, driver: Driver) -> None:
-    """One trial, in a Tune actor. Reports each epoch, and at last how it ended.
+    """One trial, in a Tune actor. Reports each epoch, and at last how it ended. A trial that is trained again has a
+    `folder` of its own below that of the sweep.
 
     What the user must put right ends the trial as failed, in words; anything else is raised, so that Tune tries again.
     """
     from ray import tune
 
     _end_once_with(driver.pid, driver.host)
-    trial, metric = trial_folder(folder, proposal["number"]), base["metric"]["name"]
+    trial = folder / proposal["folder"] if "folder" in proposal else trial_folder(folder, proposal["number"])
+    metric = base["metric"]["name"]
     state, reason = "", ""
     try:
         config = make_config(with_whole_paths({**base, **proposal["params"]}, driver.folder))
