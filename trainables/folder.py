@@ -43,7 +43,10 @@ def lease(folder: Path) -> Iterator[None]:
         file.flush()
         with nullcontext() if locked else _beating(folder / "lease.json", mine):
             (folder / "stop.json").unlink(missing_ok=True)  # asked of another
-            yield
+            try:
+                yield
+            finally:
+                (folder / "stop.json").unlink(missing_ok=True)
 
 
 def _lock(file: TextIO, folder: Path) -> bool:

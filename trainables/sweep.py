@@ -16,7 +16,7 @@ from posesweep.trainables.cluster import Slots, machine, plan_slots, ray_beside,
 from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes
 from posesweep.trainables.housekeeping import Orders, storage_error, sweep_up
 from posesweep.trainables.progress import Board, Progress
-from posesweep.trainables.search import Search, longest_training
+from posesweep.trainables.search import Search, longest_training, summary_of
 from posesweep.trainables.status import read_status, write_status
 from posesweep.trainables.tasks import find_task, make_config
 from posesweep.trainables.worker import Driver, train_in_tune
@@ -150,10 +150,10 @@ def run_on_tune(
     except (TuneError, OSError) as error:
         raise storage_error(folder, error) or error from error
     if search.hopeless:
-        number = search.ended()[0]
+        failures = search.failures()
         raise SweepError(
-            f"every one of the first {len(search.ended())} trials failed; the reason of trial {number}: "
-            f"{search.outcome(number)[1]}; put it right, remove {folder} and start again"
+            f"every one of the first {len(failures)} trials failed; put it right, remove {folder} and start again "
+            f"(each trial's log.txt says more):\n{summary_of(failures)}"
         )
     if orders.is_fault:
         raise SweepError(f"{sweep.name} stopped: {orders.halt}")
