@@ -140,7 +140,10 @@ def record_split(folder: Path, record: dict) -> None:
 
 
 def thin_checkpoints(folder: Path, ended: Collection[int], keep: Collection[int]) -> None:
-    """Remove the weights of ended trials that are not to be kept; metrics, evidence and config stay."""
+    """Remove the weights of ended trials that are not to be kept; metrics, evidence and config stay. Of those that are,
+    the checkpoint before the last goes: it was for a training that may be cut off."""
+    for number in set(ended) & set(keep):
+        shutil.rmtree(trial_folder(folder, number) / "last.old", ignore_errors=True)
     for number in set(ended) - set(keep):
         for checkpoint in ("last", "last.new", "last.old", "best", "best.new", "best.old", "top"):
             shutil.rmtree(trial_folder(folder, number) / checkpoint, ignore_errors=True)

@@ -75,7 +75,7 @@ class Records(tune.Callback):
         write_status(trial_folder(self.folder, number), state=state, **words)
         self.progress.ended(number, state, reason)
         best = set(self.search.best(self.sweep.keep.checkpoints_of_top))
-        thin_checkpoints(self.folder, self._kept | {number}, best)
+        thin_checkpoints(self.folder, (self._kept - best) | {number}, best)
         self._kept = best
 
     def make_room(self) -> None:

@@ -21,7 +21,9 @@ from posesweep.trainables.context import (
     in_ray_train_worker,
     in_this_process,
 )
+from posesweep.trainables.debug import print_epoch
 from posesweep.trainables.housekeeping import heard, logged_to, storage_error
+from posesweep.trainables.progress import params_text
 from posesweep.trainables.status import read_status, write_status
 from posesweep.trainables.tasks import make_config
 from posesweep.trainables.trial import DivergedError, run_trial
@@ -50,7 +52,7 @@ def train_in_tune(proposal: dict[str, Any], base: dict[str, Any], folder: Path, 
     trial = trial_folder(folder, number)
     silence_s = driver.stall_s if slots.workers == 1 else None
     try:
-        with logged_to(trial / "log.txt", f"trial {number}: {proposal['params']}", silence_s):
+        with logged_to(trial / "log.txt", f"trial {number}: {params_text(proposal['params'])}", silence_s):
             end = _train(proposal, base, trial, slots, driver)
     except SupersededError:
         return
@@ -70,6 +72,7 @@ def _train(proposal: dict[str, Any], base: dict[str, Any], trial: Path, slots: S
 
     def report(row: dict[str, Any]) -> None:
         heard(driver.stall_s)
+        print_epoch(row)
         tune.report(report_of(row, metric))
 
     state, reason = "", ""
