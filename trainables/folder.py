@@ -105,14 +105,29 @@ def _beating(lease: Path, mine: dict[str, Any]) -> Iterator[None]:
         write_json(lease, mine)
 
 
-FREE_TO_CHANGE = ("failure", "keep")  # blocks that no result depends on
+FREE_TO_CHANGE = ("confirm", "budget", "failure", "keep")  # blocks that no result of a trial depends on
 
 
 def refuse_changes(sweep: Sweep, folder: Path) -> None:
-    """SweepError naming every difference that matters when the folder holds a sweep started with another file."""
-    record = folder / "sweep.yaml"
-    changed = differences(record.read_text(encoding="utf-8"), sweep.text) if record.is_file() else []
-    changed = [line for line in changed if line.partition(":")[0].partition(".")[0] not in FREE_TO_CHANGE]
+    """SweepError naming every difference when the folder holds a sweep that was started with another file.
+
+    What decides nothing of the trials that were trained may change: budget, failure and keep; what confirm trains
+    again, before it has begun; the test split, before it was used.
+    """
+    changed = changes(sweep, folder)
+    begun = [line for line in changed if _block(line) == "confirm"] if has_begun(folder, "confirm") else []
+    if begun:
+        raise SweepError(
+            f"{folder}: confirm was begun and stays as it is ({'; '.join(begun)}); put it back, or remove "
+            f"{folder / 'confirm'} to confirm anew"
+        )
+    tested = [line for line in changed if _is_of_test(line)] if (folder / "test.json").is_file() else []
+    if tested:
+        raise SweepError(
+            f"{folder}: the test split was used already ({folder / 'test.json'}), and another one would be chosen by "
+            f"its outcome ({'; '.join(tested)}); put it back"
+        )
+    changed = [line for line in changed if _block(line) not in FREE_TO_CHANGE and not _is_of_test(line)]
     if changed:
         longer = any(line.startswith("search.trials") for line in changed)
         raise SweepError(
@@ -122,9 +137,28 @@ def refuse_changes(sweep: Sweep, folder: Path) -> None:
         )
 
 
+def changes(sweep: Sweep, folder: Path) -> list[str]:
+    """What is other in the sweep than in the file it was started with: 'search.trials: 60 -> 80'."""
+    record = folder / "sweep.yaml"
+    return differences(record.read_text(encoding="utf-8"), sweep.text) if record.is_file() else []
+
+
+def _block(line: str) -> str:
+    return line.partition(":")[0].partition(".")[0]
+
+
+def _is_of_test(line: str) -> bool:
+    return line.partition(":")[0] in ("data.test", "data.test_images")
+
+
+def has_begun(folder: Path, what: str) -> bool:
+    """Whether any training of `what`, such as confirm, was begun."""
+    return any((folder / what).glob("*/status.json"))
+
+
 def record_sweep(sweep: Sweep, folder: Path) -> None:
-    """Keep the sweep file in the folder, as it was when the sweep began."""
-    if not (folder / "sweep.yaml").is_file():
+    """Keep the sweep file in the folder, as it was when the sweep began, with what may change as it is now."""
+    if not (folder / "sweep.yaml").is_file() or changes(sweep, folder):
         write_text(folder / "sweep.yaml", sweep.text)
 
 
@@ -145,5 +179,10 @@ def thin_checkpoints(folder: Path, ended: Collection[int], keep: Collection[int]
     for number in set(ended) & set(keep):
         shutil.rmtree(trial_folder(folder, number) / "last.old", ignore_errors=True)
     for number in set(ended) - set(keep):
-        for checkpoint in ("last", "last.new", "last.old", "best", "best.new", "best.old", "top"):
-            shutil.rmtree(trial_folder(folder, number) / checkpoint, ignore_errors=True)
+        remove_checkpoints(trial_folder(folder, number))
+
+
+def remove_checkpoints(trial: Path) -> None:
+    """Remove the weights of one training."""
+    for checkpoint in ("last", "last.new", "last.old", "best", "best.new", "best.old", "top"):
+        shutil.rmtree(trial / checkpoint, ignore_errors=True)

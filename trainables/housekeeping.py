@@ -48,6 +48,15 @@ class Orders:
         if not self.halt:
             self.halt, self.is_fault = reason, is_fault
 
+    def carry_out(self, name: str) -> None:
+        """When all is still: raise StopAskedError or SweepError where the sweep was stopped, and say why."""
+        if self.halt:
+            raise SweepError(f"{name} stopped: {self.halt}") if self.is_fault else StopAskedError(self.halt)
+
+
+class StopAskedError(Exception):
+    """`posesweep stop`: the sweep ends here for now."""
+
 
 # --- the disk --------------------------------------------------------------------------------------------------------
 
@@ -104,7 +113,7 @@ def below_floor(folder: Path, floor_gb: float) -> str:
 def sweep_up(folder: Path) -> list[Path]:
     """Remove what killed processes left half-written in a sweep folder that this process owns; returns what it was."""
     left = [folder / "ray", *folder.glob(".*.tmp")]
-    for trial in (folder / "trials").glob("*"):
+    for trial in folder.glob("*/*"):  # trials/0007, confirm/0007-s101
         left += [*trial.glob(".*.tmp"), *trial.glob("*/.*.tmp"), trial / "ray"]
         left += [trial / f"{name}.new" for name in CHECKPOINTS] + [trial / "best.old", *trial.glob("top/*.new")]
     found = [path for path in left if path.exists() and not path.name.endswith(f".{os.getpid()}.tmp")]

@@ -41,7 +41,8 @@ def overview(folder: Path) -> Overview:
     said = _said(folder)
     statuses = {int(path.name): read_status(path) for path in sorted((folder / "trials").glob("[0-9]*"))}
     statuses = {number: status for number, status in statuses.items() if "params" in status}
-    board = Board(sweep.name, said.get("wanted", sweep.search.trials), said.get("concurrent", 1), rule_of(sweep))
+    wanted = said["wanted"] if said.get("doing") == sweep.name else max(sweep.search.trials, len(statuses))
+    board = Board(sweep.name, wanted, said.get("concurrent", 1), rule_of(sweep))
     silent_s = {}
     for number, status in statuses.items():
         board.trials[number] = TrialView(status["params"], status["state"], reason=status.get("reason"))
@@ -49,7 +50,7 @@ def overview(folder: Path) -> Overview:
     return Overview(
         folder=folder,
         board=board,
-        driver={**holder(folder), "stopping": said.get("stopping", "")} if is_driven(folder) else {},
+        driver={"stopping": "", "doing": sweep.name, **said, **holder(folder)} if is_driven(folder) else {},
         statuses=statuses,
         silent_s=silent_s,
         trained_s=board.seconds_timed,
@@ -110,9 +111,8 @@ def _params(board: Board, number: int) -> str:
 
 def _driver(seen: Overview) -> str:
     if seen.driver:
-        who = (
-            f"at work: process {seen.driver.get('pid')} on {seen.driver.get('host')}, since {seen.driver.get('since')}"
-        )
+        pid, host, since = (seen.driver.get(name) for name in ("pid", "host", "since"))
+        who = f"at work on {seen.driver['doing']}: process {pid} on {host}, since {since}"
         asked = seen.driver["stopping"] or ("a stop is asked for" if (seen.folder / "stop.json").is_file() else "")
         return f"{who}; stopping after the running epochs: {asked}" if asked else who
     done = all(trial.state != "running" for trial in seen.board.trials.values())

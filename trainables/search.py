@@ -209,6 +209,11 @@ class Search:
         ended.sort(key=lambda t: (t.state != TrialState.COMPLETE, -self._sign * t.user_attrs["best"], t.number))
         return [trial.number for trial in ended[:count]]
 
+    def best_finished(self) -> list[int]:
+        """The numbers of the trials that trained to the end, best first."""
+        done = [t for t in self._trials() if t.state == TrialState.COMPLETE]
+        return [t.number for t in sorted(done, key=lambda t: (-self._sign * t.user_attrs["best"], t.number))]
+
     def _end(
         self, trial: FrozenTrial, state: TrialState, attrs: dict[str, Any], last: Mapping[int, float] | None = None
     ) -> None:

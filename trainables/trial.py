@@ -67,6 +67,9 @@ def run_trial(config: TrialConfig, context: Context) -> LoopState:
     # ------------------------------------------------------------------ data
     task = build_task(config)
     train_set, val_set = task.datasets()
+    if context.is_main:
+        for name, text in task.companions().items():
+            write_text(context.folder / name, text)
 
     # ------------------------------------------------------------------ model and optimizer
     network = task.model()

@@ -69,16 +69,26 @@ class StudyScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Result) -> str:
         """Record the report; STOP when the search says so, or when the whole sweep is to stop."""
-        orders = self._searcher.orders
-        if result.get("state") == "halted":
-            orders.stop(result["reason"], is_fault=True)
         reason = take_in(self._searcher.search, trial.config["number"], result)
-        return TrialScheduler.STOP if reason is not None or orders.halt else TrialScheduler.CONTINUE
+        over = is_over(self._searcher.orders, result)
+        return TrialScheduler.STOP if reason is not None or over else TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Keep the reason; Tune may still try the trial again."""
-        number, orders = trial.config["number"], self._searcher.orders
-        orders.errors[number] = orders.ended.pop(number, "") or why(Path(trial.error_file))
+        keep_reason(self._searcher.orders, trial)
+
+
+def is_over(orders: Orders, result: Result) -> bool:
+    """Whether the trial of this report is to stop because the whole sweep is."""
+    if result.get("state") == "halted":
+        orders.stop(result["reason"], is_fault=True)
+    return bool(orders.halt)
+
+
+def keep_reason(orders: Orders, trial: Any) -> None:
+    """Note what a Tune trial failed of; Tune may still try it again."""
+    number = trial.config["number"]
+    orders.errors[number] = orders.ended.pop(number, "") or why(Path(trial.error_file))
 
 
 def config_of(proposal: Proposal) -> Result:

@@ -49,7 +49,7 @@ class Watch(tune.Callback):
         if now - self._wrote_s >= WRITE_EVERY_S or self.orders.halt != was:
             self._wrote_s = now
             self._look_at_disk()
-            facts = {"wanted": self.board.trials_wanted, "concurrent": self.board.concurrent}
+            facts = {"doing": self.board.name, "wanted": self.board.trials_wanted, "concurrent": self.board.concurrent}
             write_driver(self.folder, **facts, stopping=self.orders.halt)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -40,7 +40,8 @@ class Driver:
 
 
 def train_in_tune(proposal: dict[str, Any], base: dict[str, Any], folder: Path, slots: Slots, driver: Driver) -> None:
-    """One trial, in a Tune actor. Reports each epoch, and at last how it ended; what it prints goes to its log.txt.
+    """One trial, in a Tune actor. Reports each epoch, and at last how it ended; what it prints goes to its log.txt. A
+    trial that is trained again has a `folder` of its own below that of the sweep.
 
     What the user must put right ends the trial as failed, in words; a disk that cannot be written halts the sweep;
     anything else is raised, so that Tune tries again.
@@ -49,7 +50,7 @@ def train_in_tune(proposal: dict[str, Any], base: dict[str, Any], folder: Path, 
 
     _end_once_with(driver.pid, driver.host)
     number = proposal["number"]
-    trial = trial_folder(folder, number)
+    trial = folder / proposal["folder"] if "folder" in proposal else trial_folder(folder, number)
     silence_s = driver.stall_s if slots.workers == 1 else None
     try:
         with logged_to(trial / "log.txt", f"trial {number}: {params_text(proposal['params'])}", silence_s):
