@@ -2,28 +2,76 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
+from posesweep.analysis.confirmed import Candidate, confirmed
 from posesweep.analysis.ranked import Standings
 from posesweep.analysis.ranking import Interval
 from posesweep.analysis.results import SweepResults
 from posesweep.errors import SweepError
-from posesweep.files import trial_folder
+from posesweep.files import read_json, trial_folder
+
+ENDED = ("finished", "diverged", "failed")
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """One training: its settings are those of `trial`, its files (config.yaml, status.json, best/) lie in `folder`."""
+    """One training: its settings are those of `trial`, its files (config.yaml, status.json, best/) lie in `folder`.
+
+    After a confirmation the winner's `ap` is that of all its seeds together, while the files are those of its best
+    one, `seed`.
+    """
 
     trial: int
     folder: Path
     value: float | None  # the sweep's metric
     ap: Interval | None
+    seed: int | None = None
+    candidate: Candidate | None = None  # where it was confirmed
 
 
 def chosen(results: SweepResults, table: Standings, number: int | None = None) -> Chosen:
-    """The winner's training, or that of trial `number`; SweepError where there is none."""
+    """The winner's training, or that of trial `number` in the search; SweepError where there is none.
+
+    The winner is the confirmed one, once all trainings of the confirmation have ended.
+    """
+    found = confirmed(results) if number is None and not unconfirmed(results) else None
+    if found is not None:
+        return best_seed(results, found.winner)
     row = table.winner if number is None else next((row for row in table.rows if row.trial == number), None)
     if row is None:
         what = "no winner yet" if number is None else f"no trial {number}; it has {len(table.rows)} trials"
         raise SweepError(f"{results.folder} has {what}")
     return Chosen(row.trial, trial_folder(results.folder, row.trial), row.value, row.ap)
+
+
+def unconfirmed(results: SweepResults) -> int:
+    """How many trainings of the confirmation have not ended; 0 where there is none."""
+    file = results.folder / "confirm.json"
+    runs = read_json(file)["runs"] if file.is_file() else []
+    return sum(_status(results.folder / run["folder"]).get("state") not in ENDED for run in runs)
+
+
+def best_seed(results: SweepResults, candidate: Candidate) -> Chosen:
+    """The best training of a confirmed candidate by the sweep's metric, the first seed of equals."""
+    runs = [run for run in read_json(results.folder / "confirm.json")["runs"] if run["trial"] == candidate.trial]
+    ended = {run["seed"]: _best_of(results.folder / run["folder"]) for run in runs}
+    scored = {seed: value for seed, value in ended.items() if value is not None}
+    if not scored:
+        raise SweepError(f"{results.folder}: the trainings that confirmed trial {candidate.trial} are gone")
+    sign = 1.0 if results.maximize else -1.0
+    seed = max(scored, key=lambda seed: sign * scored[seed])
+    folder = next(results.folder / run["folder"] for run in runs if run["seed"] == seed)
+    return Chosen(candidate.trial, folder, fmean(scored.values()), candidate.ap, seed, candidate)
+
+
+def _best_of(folder: Path) -> float | None:
+    """The sweep's metric at the best epoch of a training that came to its end."""
+    status = _status(folder)
+    return status.get("best") if status.get("state") == "finished" else None
+
+
+def _status(folder: Path) -> dict[str, Any]:
+    file = folder / "status.json"
+    return read_json(file) if file.is_file() else {}

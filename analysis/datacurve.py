@@ -4,9 +4,9 @@
     draw_datacurve(numbers, ax); numbers.table.to_csv(...); numbers.sentence
 
 error = b n^-c on 1 - AP, fitted on logarithms; with at least five sizes a + b n^-c, a >= 0 (Hestness et al., Deep
-learning scaling is predictable, empirically, 2017). The interval resamples the validation images (whole groups where there are
-groups), the same for all trainings, and adds to every training an error as large as the fit leaves: the luck of seeds
-and of the parts that were drawn.
+learning scaling is predictable, empirically, 2017). The interval resamples the validation images (whole groups
+where there are groups), the same for all trainings, and adds to every training an error as large as the fit leaves:
+the luck of seeds and of the parts that were drawn.
 """
 
 import json
@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from posesweep.analysis.drawing import GREY, INK, OTHER, WINNER
 from posesweep.analysis.keypoint_ap import Matches, bootstrap_ap, keypoint_ap
-from posesweep.analysis.ranked import _groups as groups_of
+from posesweep.analysis.ranked import groups_of
 from posesweep.analysis.ranking import MATCH_PREFIX, Bootstrap, Interval
 from posesweep.analysis.results import SweepResults
 

@@ -76,6 +76,10 @@ class DataSpec(Block):
         default=0.25, ge=0, description="a share added around the keypoints where a format has no boxes"
     )
     synthetic: SyntheticData | None = None
+    test: str | None = Field(
+        default=None, description="annotations that nothing is chosen by; the winner is scored on them once, at the end"
+    )
+    test_images: str | None = Field(default=None, description="the folder of the images of test, where it is another")
     split_hash: str | None = None
 
     @field_validator("group_by")
@@ -103,6 +107,8 @@ class DataSpec(Block):
     def _images_of_val(self) -> Self:
         if self.val_images is not None and self.val is None:
             raise sentence("has val_images without val, whose images they are; give val, or take it out")
+        if self.test_images is not None and self.test is None:
+            raise sentence("has test_images without test, whose images they are; give test, or take it out")
         return self
 
     @model_validator(mode="after")
@@ -120,12 +126,17 @@ class DataSpec(Block):
 def with_paths_from(folder: Path, data: DataSpec) -> DataSpec:
     """Every path absolute: of the current directory where it exists there, else of `folder`; skeleton names stay."""
     found = {}
-    for name in ("train", "val", "images", "val_images", "skeleton"):
+    for name in ("train", "val", "test", "images", "val_images", "test_images", "skeleton"):
         value = getattr(data, name)
         if value is not None and (name != "skeleton" or value.endswith((".yaml", ".yml"))):
-            path = Path(value).expanduser()
-            found[name] = str((path if path.exists() else folder / path).absolute())
+            found[name] = path_from(folder, value)
     return data.model_copy(update=found)
+
+
+def path_from(folder: Path, value: str) -> str:
+    """A path of a sweep file, absolute: of the current directory where it exists there, else of the file's `folder`."""
+    path = Path(value).expanduser()
+    return str((path if path.exists() else folder / path).absolute())
 
 
 class Metric(Block):
@@ -166,9 +177,11 @@ class Search(Block):
 
     @field_validator("method", mode="before")
     @classmethod
-    def _is_built(cls, method: Any) -> Any:
-        if method in ("cmaes", "nsga2"):
-            raise sentence(f"{method} is not built yet; use tpe")
+    def _is_offered(cls, method: Any) -> Any:
+        if method == "cmaes":
+            raise sentence("cmaes searches numbers only, without when: and without stopped trials; use tpe")
+        if method == "nsga2":
+            raise sentence("nsga2 is for several metrics at once, and a sweep has one; use tpe")
         if method == "bayes":  # W&B's name
             raise sentence("'bayes' is called tpe here; write method: tpe")
         return method
@@ -200,15 +213,80 @@ class Resources(Block):
 
 
 class Failure(Block):
-    """What happens to a trial whose process dies."""
+    """What happens to a trial whose process dies or hangs."""
 
     max_retries: int = Field(default=2, ge=0)
+    stall_minutes: float = Field(default=30, gt=0, description="a trial that reports no epoch for so long is ended")
+
+
+class Wandb(Block):
+    """Weights & Biases: every trial a run of the sweep's group."""
+
+    project: str = Field(default="posesweep", min_length=1)
+    entity: str | None = Field(default=None, description="the user or team; null: your own")
+    mode: Literal["online", "offline"] | None = Field(default=None, description="null: as WANDB_MODE says, else online")
+    tags: list[str] = []
+
+
+class Mlflow(Block):
+    """MLflow: every trial a run of the sweep's experiment."""
+
+    uri: str | None = Field(default=None, description="of a server or store; null: mlflow.db in the sweep's folder")
+    experiment: str | None = Field(default=None, description="null: the sweep's name")
+
+
+class Track(Block):
+    """Where trials are logged besides the sweep's folder. `track: wandb`, a list, or each with its own settings."""
+
+    wandb: Wandb | None = None
+    mlflow: Mlflow | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, given: Any) -> Any:
+        """A name, and `wandb: true` or `wandb:` with nothing behind it, ask for the usual settings."""
+        if isinstance(given, str):
+            given = [given]
+        if isinstance(given, list):
+            if not all(isinstance(one, str) or (isinstance(one, dict) and len(one) == 1) for one in given):
+                raise sentence(f"{say(given)} must be names, such as [wandb, mlflow]")
+            given = dict([(one, True) if isinstance(one, str) else next(iter(one.items())) for one in given])
+        if not isinstance(given, dict):
+            return given
+        return {name: {} if value is None or value is True else value or None for name, value in given.items()}
+
+    @property
+    def names(self) -> list[str]:
+        """Those that are asked for, which are also the names of their packages."""
+        return [name for name in type(self).model_fields if getattr(self, name) is not None]
 
 
 class Keep(Block):
-    """Whose weights stay on disk."""
+    """Whose weights stay on disk, and how full it may become."""
 
     checkpoints_of_top: int = Field(default=3, ge=1)
+    disk_floor_gb: float = Field(default=2, ge=0, description="left free on the disk of the sweep; below it stops")
+
+
+class Confirm(Block):
+    """The best trials of the search and the baseline, trained again with other seeds and ranked by all of them."""
+
+    top_k: int = Field(default=3, ge=1, description="how many of the best finished trials")
+    seeds: int = Field(default=3, ge=1, description="trainings of each, with seeds that the search did not use")
+    epochs: int | None = Field(default=None, ge=1, description="of each training; null: as in the search")
+
+
+class Budget(Block):
+    """When no new trial is begun any more; counted over every run of the sweep, what confirm needs included."""
+
+    hours: float | None = Field(default=None, gt=0, description="in which at least one trial was training")
+    gpu_hours: float | None = Field(default=None, gt=0, description="GPUs held, summed over trials")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.hours is None and self.gpu_hours is None:
+            raise sentence("needs hours or gpu_hours, such as {hours: 24}; or take it out")
+        return self
 
 
 class Sweep(Block):
@@ -226,14 +304,15 @@ class Sweep(Block):
     parameters: dict[str, Parameter] = {}
     baseline: dict[str, Any] = {}
     try_first: tuple[dict[str, Any], ...] = ()
-    warm_start: None = None
+    warm_start: tuple[str, ...] = ()  # folders of earlier sweeps
     search: Search = Search()
     early_terminate: EarlyTerminate = EarlyTerminate()
-    confirm: None = None
-    budget: None = None
+    confirm: Confirm | None = None
+    budget: Budget | None = None
     resources: Resources = Resources()
     failure: Failure = Failure()
     keep: Keep = Keep()
+    track: Track = Track()
     text: str = ""
     notes: tuple[str, ...] = ()
 
@@ -243,11 +322,13 @@ BLOCKS: dict[str, type[Block]] = {
     "metric": Metric,
     "search": Search,
     "early_terminate": EarlyTerminate,
+    "confirm": Confirm,
+    "budget": Budget,
     "resources": Resources,
     "failure": Failure,
     "keep": Keep,
+    "track": Track,
 }
-NOT_BUILT = ("warm_start", "confirm", "budget")
 FILE_KEYS = tuple(name for name in Sweep.model_fields if name not in ("text", "notes"))
 LONG_KEYS = {field: f"{block}.{field}" for block, model in reversed(BLOCKS.items()) for field in model.model_fields}
 

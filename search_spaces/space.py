@@ -7,8 +7,9 @@ ones beside this module.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,11 @@ from posesweep.search_spaces.schema import (
     BLOCKS,
     FILE_KEYS,
     LONG_KEYS,
-    NOT_BUILT,
     Block,
+    Confirm,
     DataSpec,
     Sweep,
+    path_from,
     text_fields,
     with_paths_from,
 )
@@ -148,13 +150,17 @@ class _Reading:
         space = self._space(fixed)
         first = read_first_trials(content, space, fixed, self.defaults)
         self.mistakes += first.mistakes
+        earlier = self._earlier_sweeps()
         name, task = self._name(), self._text("task", Sweep.model_fields["task"].default)
         if check is not None:
             checking = Checking(lambda values: check(task, values), space.parameters, fixed, self._broken(space))
             self.mistakes += checking.all(first)
+            choices = [first.baseline, *corners(space.parameters, fixed)]
+            self._confirm(blocks["confirm"], space, ({**fixed, **choice} for choice in choices), partial(check, task))
         self._raise_mistakes()
         filled: dict[str, Any] = {key: block for key, block in blocks.items() if block is not None}
         filled |= {"name": name, "task": task, "fixed": fixed, "parameters": space.parameters}
+        filled |= {"warm_start": earlier}
         filled |= {"baseline": first.baseline, "try_first": first.try_first, "notes": first.notes}
         sweep = Sweep.model_validate(filled)
         sweep = self._with_trials(sweep)
@@ -185,9 +191,6 @@ class _Reading:
                 self._add(key, f"unknown key; did you mean '{LONG_KEYS[key]}'?")
             else:
                 self._add(key, f"unknown key{or_nearest(key, FILE_KEYS)}")
-        for key in NOT_BUILT:
-            if content.get(key) is not None:
-                self._add(key, "is not built yet; take it out")
 
     def _mapping(self, key: str) -> dict[str, Any]:
         value = self.document.values.get(key)
@@ -237,6 +240,36 @@ class _Reading:
             else:
                 meant[name] = texts.get(f"{key}.{name}", value)
         return meant
+
+    def _earlier_sweeps(self) -> tuple[str, ...]:
+        """The folders that warm_start names, absolute."""
+        given = self.document.values.get("warm_start")
+        listed = given if isinstance(given, list) else [] if given is None else [given]
+        for i, item in enumerate(listed):
+            if not isinstance(item, str):
+                key = f"warm_start.{i}" if isinstance(given, list) else "warm_start"
+                self._add(key, f"must be the folder of an earlier sweep, such as runs/mice, not {say(item)}")
+        folders = [path_from(self.path.parent, item) for item in listed if isinstance(item, str)]
+        return tuple(dict.fromkeys(folders))
+
+    def _confirm(
+        self,
+        confirm: Block | None,
+        space: Space,
+        choices: Iterable[dict[str, Any]],
+        check: Callable[[dict[str, Any]], list[Mistake]],
+    ) -> None:
+        """What is wrong with trainings of another length than those of the search."""
+        if not isinstance(confirm, Confirm) or confirm.epochs is None:
+            return
+        if "epochs" in space.parameters:
+            self._add("confirm.epochs", "epochs is searched, so each trial is confirmed at its own; take it out")
+            return
+        if self.mistakes:
+            return  # they would be said again
+        found = [mistake for choice in choices for mistake in check({**choice, "epochs": confirm.epochs})]
+        for mistake in dict.fromkeys(found):
+            self._add("confirm.epochs", f"{confirm.epochs} does not do: {mistake.key}: {mistake.text}")
 
     def _space(self, fixed: dict[str, Any]) -> Space:
         specs = self._mapping("parameters")

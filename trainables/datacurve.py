@@ -1,7 +1,7 @@
 """`posesweep datacurve`: the winner's config trained on parts of the training data, to see what more data would buy.
 
 runs/<name>/datacurve/<share>-s<seed>/   one training each, as `posesweep train` leaves it, without its checkpoint
-runs/<name>/datacurve/datacurve.json     {"trial": whose config, "points": [share, seed, objects, value, state ...]}
+runs/<name>/datacurve/datacurve.json     {"trial", "config": whose and which, "points": [...]}
 runs/<name>/datacurve/datacurve.csv      the points as a table
 
 A part is whole groups, and lies inside every larger part. All trainings take about as many optimizer steps as the
@@ -21,15 +21,16 @@ from posesweep.analysis.datacurve import FILE, datacurve
 from posesweep.analysis.ranked import ranked
 from posesweep.analysis.results import SweepResults, read_sweep_folder
 from posesweep.errors import ConfigError, SweepError
-from posesweep.files import read_json, replacing, trial_folder, write_json
+from posesweep.files import read_json, replacing, write_json
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import in_this_process
 from posesweep.trainables.debug import print_epoch
 from posesweep.trainables.folder import lease
+from posesweep.trainables.layout import placed
 from posesweep.trainables.status import read_status
 from posesweep.trainables.task import DivergedError
 from posesweep.trainables.tasks import build_task, make_config
-from posesweep.trainables.trial import dump_config, run_trial
+from posesweep.trainables.trial import run_trial
 from posesweep.trainables.winner import read_config
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -50,12 +51,14 @@ def run_datacurve(folder: Path, shares: Sequence[float] = SHARES, seeds: int = 1
     results = read_sweep_folder(folder)
     out = folder / "datacurve"
     with lease(out):
-        trial = _whose(results, out)
-        config = read_config(trial_folder(folder, trial) / "config.yaml", [f"data.split_hash={results.split['hash']}"])
+        trial, file = _whose(results, out)
+        settings = [f"data.split_hash={results.split['hash']}"]
+        config = placed(read_config(folder / file, settings), (folder / file).parent)
         wanted = [(share, config.seed + 1 + i) for share in sorted(set(shares)) for i in range(seeds)]
         print(f"datacurve: {len(wanted)} trainings of trial {trial}'s config{_how_long(results, trial, len(wanted))}")
         for share, seed in wanted:
-            _note_point(out, trial, _train(_part(config, share, seed), out / name_of(share, seed), share))
+            point = _train(_part(config, share, seed), out / name_of(share, seed), share)
+            _note_point(out, {"trial": trial, "config": file}, point)
     print(datacurve(read_sweep_folder(folder)).sentence)
 
 
@@ -64,18 +67,20 @@ def name_of(share: float, seed: int) -> str:
     return f"{share:g}-s{seed}"
 
 
-def _whose(results: SweepResults, out: Path) -> int:
-    """The trial whose config is trained: the winner, or the one an earlier call began with."""
+def _whose(results: SweepResults, out: Path) -> tuple[int, str]:
+    """(the trial, its config.yaml below the sweep folder) of the winner, or of what an earlier call began with."""
     if "hash" not in results.split:
         raise SweepError(
             f"{results.folder}/split.json is missing or damaged, so its data cannot be told; copy it again"
         )
-    winner = chosen(results, ranked(results)).trial
-    begun = read_json(out / FILE)["trial"] if (out / FILE).is_file() else winner
-    if begun != winner:
-        print(f"note: {out} was begun with trial {begun}, and goes on with it; the winner is now trial {winner}. To")
-        print(f"note: begin with that one, remove {out}")
-    return int(begun)
+    winner = chosen(results, ranked(results))
+    if not (out / FILE).is_file():
+        return winner.trial, str((winner.folder / "config.yaml").relative_to(results.folder))
+    begun = read_json(out / FILE)
+    if begun["trial"] != winner.trial:
+        goes_on = f"{out} was begun with trial {begun['trial']} and goes on with it"
+        print(f"note: {goes_on}; the winner is trial {winner.trial} now: to begin with that, remove {out}")
+    return int(begun["trial"]), str(begun["config"])
 
 
 def _how_long(results: SweepResults, trial: int, count: int) -> str:
@@ -103,7 +108,7 @@ def _part(config: TrialConfig, share: float, seed: int) -> TrialConfig:
 def _train(config: TrialConfig, out: Path, share: float) -> dict[str, Any]:
     """Train one config to its end, or go on with it; returns its point, without a value where it diverged."""
     begun = out / "config.yaml"
-    if begun.is_file() and begun.read_text(encoding="utf-8") != dump_config(config):
+    if begun.is_file() and _recipe(read_config(begun)) != _recipe(config):
         raise SweepError(f"{out} was trained with other settings than this sweep's winner has; remove {out.parent}")
     if read_status(out).get("state") not in ("finished", "diverged"):
         print(f"{out.name}: {share:.0%} of the training data, seed {config.seed}, {config.epochs} epochs", flush=True)
@@ -128,11 +133,16 @@ def _train(config: TrialConfig, out: Path, share: float) -> dict[str, Any]:
     }
 
 
-def _note_point(out: Path, trial: int, point: dict[str, Any]) -> None:
+def _recipe(config: TrialConfig) -> dict[str, Any]:
+    """The config without its paths: the folder may have moved, and the split's hash says that the data are the same."""
+    return config.model_dump(exclude={"data": {"train", "val", "images", "val_images", "skeleton"}, "weights": True})
+
+
+def _note_point(out: Path, whose: dict[str, Any], point: dict[str, Any]) -> None:
     """Put the point among those there are, in datacurve.json and datacurve.csv."""
     known = read_json(out / FILE)["points"] if (out / FILE).is_file() else []
     points = [one for one in known if one["folder"] != point["folder"]] + [point]
     points.sort(key=lambda one: (one["share"], one["seed"]))
-    write_json(out / FILE, {"trial": trial, "points": points})
+    write_json(out / FILE, {**whose, "points": points})
     with replacing(out / "datacurve.csv") as temporary:
         pd.DataFrame(points).to_csv(temporary, index=False)

@@ -126,8 +126,8 @@ def data_to_check(path: Path, images: Path | None = None) -> tuple[DataRequest, 
         spec = read_sweep(path).data
         if spec.train is None:
             raise ConfigError(f"{path}: its data are synthetic; there is nothing to check")
-        given: dict[str, Any] = spec.model_dump(exclude={"synthetic"}, exclude_none=True)
-        given |= {name: Path(given[name]) for name in ("train", "val", "images") if name in given}
+        given: dict[str, Any] = spec.model_dump(exclude={"synthetic", "test", "test_images"}, exclude_none=True)
+        given |= {name: Path(given[name]) for name in ("train", "val", "images", "val_images") if name in given}
         return DataRequest(**given), spec.val is None
     sources = find_sources(path, images)
     if sources.tables:

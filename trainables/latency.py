@@ -117,7 +117,7 @@ def _measure_all(
 
 
 def _network(config: TrialConfig, keypoints: int, device: torch.device) -> nn.Module:
-    network = find_task(config.task).network(config.model_copy(update={"pretrained": False}), keypoints)
+    network = find_task(config.task).build_network(config.model_copy(update={"pretrained": False}), keypoints)
     network = network.to(device).eval()
     return network.to(memory_format=torch.channels_last) if config.channels_last else network
 

@@ -43,7 +43,8 @@ class TrialView:
 
 @dataclass
 class Board:
-    """All that the view shows. `trials_wanted` are all trials of the sweep, `concurrent` how many run at a time."""
+    """All that the view shows. `trials_wanted` are all trials of the sweep, `concurrent` how many run at a time;
+    `names` is what trials are called where their number does not say it."""
 
     name: str
     trials_wanted: int
@@ -52,6 +53,11 @@ class Board:
     trials: dict[int, TrialView] = field(default_factory=dict)
     epochs_timed: int = 0
     seconds_timed: float = 0.0
+    names: Mapping[int, str] = field(default_factory=dict)
+
+    def called(self, number: int) -> str:
+        """What a line calls a trial."""
+        return self.names.get(number, f"trial {number}")
 
     def better(self, a: float, b: float) -> bool:
         """Whether `a` is better than `b`."""
@@ -103,7 +109,7 @@ def status_line(board: Board) -> str:
     parts += [f"{states[state]} {state}" for state in ("diverged", "failed") if states[state]]
     best = board.best()
     if best is not None:
-        parts.append(f"best {best[1]:.3f} (trial {best[0]})")
+        parts.append(f"best {best[1]:.3f} ({board.called(best[0])})")
     left_s = eta(board)
     if left_s is not None:
         parts.append(f"ETA {duration(left_s)}")
@@ -176,7 +182,7 @@ def epoch_line(board: Board, number: int) -> str:
     """'trial 7: epoch 12/60, val/AP 0.512 (best 0.530)'."""
     trial = board.trials[number]
     value = "" if trial.value is None else f", {board.rule.metric} {trial.value:.3f} (best {trial.best:.3f})"
-    return f"trial {number}: epoch {trial.epoch}/{_epochs(board, trial)}{value}"
+    return f"{board.called(number)}: epoch {trial.epoch}/{_epochs(board, trial)}{value}"
 
 
 def end_line(board: Board, number: int) -> str:
@@ -185,7 +191,7 @@ def end_line(board: Board, number: int) -> str:
     epochs = "1 epoch" if trial.epoch == 1 else f"{trial.epoch} epochs"
     best = "" if trial.best is None else f", best {board.rule.metric} {trial.best:.3f}"
     state = "interrupted" if trial.state == "running" else trial.state
-    return f"trial {number}: {state} after {epochs}{best}{f': {trial.reason}' if trial.reason else ''}"
+    return f"{board.called(number)}: {state} after {epochs}{best}{f': {trial.reason}' if trial.reason else ''}"
 
 
 def shown(board: Board, rows: int) -> list[int]:
@@ -209,7 +215,7 @@ def table(board: Board, rows: int) -> Table:
     for number in shown(board, rows):
         trial = board.trials[number]
         view.add_row(
-            str(number),
+            board.called(number).removeprefix("trial "),
             Text(trial.state, STYLES.get(trial.state, "")),
             f"{trial.epoch}/{_epochs(board, trial)}",
             "" if trial.value is None else f"{trial.value:.3f}",
@@ -262,7 +268,7 @@ class Progress:
         self.board.started(number, params)
         begun = self.board.trials[number].epoch
         how = f"goes on after epoch {begun}" if begun else "starts"
-        self._say(f"trial {number}: {how}  {params_text(params)}".rstrip())
+        self._say(f"{self.board.called(number)}: {how}  {params_text(params)}".rstrip())
 
     def epoch(self, number: int, row: Row) -> None:
         """A trial finished an epoch."""
@@ -271,6 +277,10 @@ class Progress:
         if now - trial.told_s >= PLAIN_INTERVAL_S:
             trial.told_s = now
             self._say(epoch_line(self.board, number))
+
+    def retried(self, number: int, reason: str) -> None:
+        """A trial failed, and will be tried again."""
+        self._say(f"{self.board.called(number)}: {reason}")
 
     def ended(self, number: int, state: str, reason: str | None = None) -> None:
         """A trial finished, was pruned, diverged or failed."""

@@ -70,6 +70,10 @@ class Task(Protocol):
         """The network, weights initialised; `model.layers()` states its order for layer-wise decay and freezing."""
         ...
 
+    def companions(self) -> dict[str, str]:
+        """Text files that go with the weights, name -> content: what those need who use them without the data."""
+        ...
+
     def start(self, model: nn.Module) -> str:
         """Put the config's `weights` into a new network; returns one line that says what became of them."""
         ...

@@ -67,6 +67,9 @@ def run_trial(config: TrialConfig, context: Context) -> LoopState:
     # ------------------------------------------------------------------ data
     task = build_task(config)
     train_set, val_set = task.datasets()
+    if context.is_main:
+        for name, text in task.companions().items():
+            write_text(context.folder / name, text)
 
     # ------------------------------------------------------------------ model and optimizer
     network = task.model()
@@ -340,6 +343,11 @@ def _resume(training: Training) -> LoopState:
     checkpoint = load_checkpoint(training.context.folder / "last")
     if checkpoint is None:
         return LoopState()
+    if checkpoint.note and training.context.is_main:
+        print(f"{training.context.folder.name}: {checkpoint.note}", flush=True)
+        write_status(training.context.folder, state="running", note=checkpoint.note)
+    if not checkpoint.weights:
+        return checkpoint.loop
     training.network.load_state_dict(checkpoint.weights)
     training.optimizer.load_state_dict(checkpoint.tensors["optimizer"])
     training.precision.scaler.load_state_dict(checkpoint.tensors["scaler"])

@@ -144,7 +144,8 @@ parameters: {lr0: {min: 1e-5, max: 1e-2}}
             (
                 "data (line 1): 'a.json' must be a block of keys: train, val, images, val_images, skeleton, "
                 "group_by, "
-                "split, folds, fold, val_fraction, split_seed, categories, box_margin, synthetic, split_hash"
+                "split, folds, fold, val_fraction, split_seed, categories, box_margin, synthetic, test, test_images, "
+                "split_hash"
             ),
         ],
     ),
@@ -173,21 +174,43 @@ name: a/b
             "name (line 9): 'a/b' cannot be the name of the sweep's folder; write name: a-b",
         ],
     ),
-    "not_built": (
+    "after_the_search": (
         A_FILE
         + """\
-warm_start: runs/earlier
-confirm: {top_k: 3, seeds: 3}
-budget: {hours: 24}
+warm_start: [runs/a, 3]
+confirm: {top_k: 0, seed: 3, epochs: 1.5}
+budget: {hour: 24, gpu_hours: 0}
 search: {method: cmaes}
 """,
         (),
         [
-            "warm_start (line 3): is not built yet; take it out",
-            "confirm (line 4): is not built yet; take it out",
-            "budget (line 5): is not built yet; take it out",
-            "search.method (line 6): cmaes is not built yet; use tpe",
+            "warm_start.1 (line 3): must be the folder of an earlier sweep, such as runs/mice, not 3",
+            "confirm.top_k (line 4): 0 must be at least 1 (how many of the best finished trials); the default is 3",
+            "confirm.epochs (line 4): 1.5 must be a whole number (of each training; null: as in the search)",
+            "confirm.seed (line 4): unknown key; did you mean 'seeds'?",
+            "budget.gpu_hours (line 5): 0 must be above 0 (GPUs held, summed over trials)",
+            "budget.hour (line 5): unknown key; did you mean 'hours'?",
+            ("search.method (line 6): cmaes searches numbers only, without when: and without stopped trials; use tpe"),
         ],
+    ),
+    "no_blocks_after_the_search": (
+        A_FILE + "warm_start: {a: 1}\nconfirm: true\nbudget: {}\n",
+        (),
+        [
+            "warm_start (line 3): must be the folder of an earlier sweep, such as runs/mice, not {a: 1}",
+            "confirm (line 4): true must be a block of keys: top_k, seeds, epochs",
+            "budget (line 5): needs hours or gpu_hours, such as {hours: 24}; or take it out",
+        ],
+    ),
+    "confirm_and_searched_epochs": (
+        A_FILE.replace("parameters: {", "parameters: {epochs: {min: 3, max: 9}, ") + "confirm: {epochs: 20}\n",
+        (),
+        ["confirm.epochs (line 3): epochs is searched, so each trial is confirmed at its own; take it out"],
+    ),
+    "test_images_alone": (
+        A_FILE.replace("train: a.json", "train: a.json, test_images: t"),
+        (),
+        ["data (line 1): has test_images without test, whose images they are; give test, or take it out"],
     ),
     "search": (
         A_FILE
@@ -196,7 +219,7 @@ search: {method: nsga2, trails: 5, trials: 0, startup_trials: -1, seed: a}
 """,
         (),
         [
-            "search.method (line 3): nsga2 is not built yet; use tpe",
+            "search.method (line 3): nsga2 is for several metrics at once, and a sweep has one; use tpe",
             "search.trials (line 3): 0 must be at least 1; the default is 60",
             (
                 "search.startup_trials (line 3): -1 must be at least 0 (drawn at random before tpe begins to "

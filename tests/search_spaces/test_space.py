@@ -14,7 +14,7 @@ from posesweep.search_spaces.space import READY_MADE, Sweep, differences, read_s
 
 Read = Callable[..., Sweep]
 
-# DESIGN's example, without the blocks that are not built yet
+# DESIGN's example
 EXAMPLE = """\
 name: horse26                       # folder runs/horse26; the same name resumes
 task: topdown
@@ -34,6 +34,8 @@ try_first: []
 warm_start: null                                   # runs/an_earlier_sweep
 search:          {method: tpe, trials: 60, startup_trials: 12, seed: 0}     # tpe | random | grid | cmaes | nsga2
 early_terminate: {type: asha, min_epochs: 10, eta: 3}
+confirm:         {top_k: 3, seeds: 3, epochs: 240}
+budget:          {hours: 24}
 resources:       {workers_per_trial: 1, gpus_per_worker: 1, cpus_per_worker: 4, concurrent: auto}
 failure:         {max_retries: 2}
 keep:            {checkpoints_of_top: 3}

@@ -26,6 +26,7 @@ from posesweep.datasets.skeleton import Skeleton, load_skeleton
 from posesweep.datasets.split import image_groups, in_share, split_record
 from posesweep.datasets.topdown import Part, Pictures, TopDownSamples
 from posesweep.datasets.warps import margin_for
+from posesweep.datasets.writers import skeleton_text
 from posesweep.errors import ConfigError
 from posesweep.search_spaces.mistakes import Mistake, say
 from posesweep.search_spaces.schema import DataSpec
@@ -33,6 +34,7 @@ from posesweep.trainables.augment_settings import OWN_RANGES, AugmentSettings, o
 from posesweep.trainables.codecs import DARK_KERNEL, Codec, HeatmapCodec, Outputs, SimCCCodec
 from posesweep.trainables.config import Settings, TrialConfig, chosen_option, notes_on, sentence
 from posesweep.trainables.context import default_cache
+from posesweep.trainables.layout import SKELETON_FILE
 from posesweep.trainables.loss_sum import (
     SETTINGS,
     Answer,
@@ -255,11 +257,6 @@ def network_arguments(config: Config) -> dict[str, Any]:
     return {"name": config.model, "imgsz": config.imgsz, "simcc_split": config.simcc_split, **own}
 
 
-def network(config: Config, num_keypoints: int) -> nn.Module:
-    """Backbone and head for the codec's outputs; no data are read."""
-    return build_model(num_keypoints=num_keypoints, pretrained=config.pretrained, **network_arguments(config))
-
-
 def _mistakes_of_model(config: Config) -> list[Mistake]:
     try:
         settings = network_settings(config)
@@ -346,13 +343,15 @@ def build(config: Config) -> "TopDown":
     )
 
 
-def build_on(config: Config, annotations: Path, images: Path | None) -> "TopDown":
+def build_on(config: Config, annotations: Path, images: Path | None, skeleton: Skeleton | None = None) -> "TopDown":
     """The task with the objects of another annotation file to validate on; nothing of the training data is read.
 
-    Raises DataError or ConfigError for what the user can put right.
+    `skeleton` is what the network was trained on; None: the config's, else the file's. Raises DataError or ConfigError
+    for what the user can put right.
     """
     request = DataRequest(train=annotations, images=images, box_margin=config.data.box_margin)
-    skeleton = load_skeleton(config.data.skeleton) if config.data.skeleton is not None else None
+    if skeleton is None and config.data.skeleton is not None:
+        skeleton = load_skeleton(config.data.skeleton)
     truth = read_annotations(annotations, request, skeleton)
     crops = open_crops(scorable(truth), CropSpec(*config.imgsz), default_cache(), cache_gb=config.cache_gb)
     samples = TopDownSamples(crops, scorable(truth), config.imgsz)
@@ -375,10 +374,11 @@ class TopDown:
 
     def model(self) -> nn.Module:
         """Backbone and head for the codec's outputs."""
-        model = network(self.config, len(self.truth.skeleton.keypoints))
-        if self.config.loss_balance == "learned":
-            add_balance(model, len(self.loss_sum.weights))
-        return model
+        return build_network(self.config, len(self.truth.skeleton.keypoints))
+
+    def companions(self) -> dict[str, str]:
+        """The skeleton: without the data, nothing else names the keypoints that the weights were trained on."""
+        return {SKELETON_FILE: skeleton_text(self.truth.skeleton)}
 
     def start(self, model: nn.Module) -> str:
         """Put `weights` into a new network; returns a line that says what became of them."""
@@ -398,14 +398,8 @@ class TopDown:
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[int, np.ndarray]:
         """Annotation id -> [K, 3]: x, y in image pixels, score."""
-        images = normalise(batch["image"])
-        outputs = model(images)
-        if self.config.flip_test:
-            mirrored = self.codec.flip(model(images.flip(3)), self.flip_index.to(images.device))
-            outputs = average(outputs, mirrored)
-        points, scores = self.codec.decode(outputs)
-        in_image = to_image(points.double(), batch["to_image"])
-        rows = torch.cat([in_image, scores.double()[..., None]], dim=-1).cpu().numpy()
+        mirrored = self.flip_index if self.config.flip_test else None
+        rows = answers(model, self.codec, batch, mirrored)
         return dict(zip(batch["id"].tolist(), rows, strict=True))
 
     def score(self, predictions: dict[int, np.ndarray]) -> Score:
@@ -431,6 +425,31 @@ class TopDown:
     def flip_index(self) -> Tensor:
         """Label of each keypoint in the mirrored image."""
         return torch.from_numpy(self.truth.skeleton.flip_index)
+
+
+def build_network(config: Config, num_keypoints: int) -> nn.Module:
+    """The network of a config, its weights new, or ImageNet's where the config says `pretrained`."""
+    network = build_model(num_keypoints=num_keypoints, pretrained=config.pretrained, **network_arguments(config))
+    if config.loss_balance == "learned":
+        assert config.loss is not None, "filled in by the config"
+        add_balance(network, len(read_loss(config.loss)))
+    return network
+
+
+def answers(
+    model: nn.Module, codec: Codec, batch: Batch, flip_index: Int[Tensor, "K"] | None
+) -> Float[np.ndarray, "B K 3"]:
+    """x, y in image pixels and score of each keypoint, for the "image" and "to_image" of a batch.
+
+    With `flip_index` the flip test: the mean of the outputs for the image and for its mirror image."""
+    images = normalise(batch["image"])
+    outputs = model(images)
+    if flip_index is not None:
+        mirrored = codec.flip(model(images.flip(3)), flip_index.to(images.device))
+        outputs = average(outputs, mirrored)
+    points, scores = codec.decode(outputs)
+    in_image = to_image(points.double(), batch["to_image"])
+    return torch.cat([in_image, scores.double()[..., None]], dim=-1).cpu().numpy()
 
 
 def normalise(images: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
@@ -481,6 +500,8 @@ def read_once(spec: str, cache: Path, versions: tuple[int, ...]) -> Data:
         values["synthetic"] = SyntheticRequest(**values["synthetic"])
     for name in ("train", "val", "images", "val_images"):
         values[name] = Path(values[name]) if values[name] is not None else None
+    for name in ("test", "test_images"):  # nothing that trains or chooses reads them
+        del values[name]
     return load_data(DataRequest(**{name: value for name, value in values.items() if value is not None}), cache)
 
 
@@ -564,17 +585,22 @@ def codec(config: Config) -> Codec:
     )
 
 
+def object_score(keypoint_scores: Float[np.ndarray, "n K"]) -> Float[np.ndarray, "n"]:
+    """The mean of an object's keypoint scores above 0.2, 0 when there is none (mmpose)."""
+    counted = keypoint_scores > KEYPOINT_SCORE_COUNTS_ABOVE
+    return np.where(counted, keypoint_scores, 0.0).sum(1) / np.maximum(counted.sum(1), 1)
+
+
 def score_predictions(truth: Instances, ids: Int[np.ndarray, "n"], rows: Float[np.ndarray, "n K 3"]) -> Score:
     """COCO keypoint AP over all of `truth`, and keypoint errors of the objects `ids`, one prediction (x, y, score per
     keypoint, image pixels) for each.
 
-    An object's score is the mean of its keypoint scores above 0.2, 0 when there is none (mmpose; its box scores 1).
+    An object's score is `object_score`: its box, being annotated, scores 1.
     """
     position = {int(i): row for row, i in enumerate(truth.ids)}
     own = truth.take(np.array([position[int(i)] for i in ids]))
     points, scores = rows[..., :2], rows[..., 2]
-    counted = scores > KEYPOINT_SCORE_COUNTS_ABOVE
-    object_scores = np.where(counted, scores, 0.0).sum(1) / np.maximum(counted.sum(1), 1)
+    object_scores = object_score(scores)
     image_ids = own.image_ids[own.image_index]
     sigmas = truth.skeleton.sigmas
     matches = match(Truth.from_instances(truth), Detections(image_ids, own.category_ids, points, object_scores), sigmas)
