@@ -59,9 +59,14 @@ def draw_pictures(
     return pictures, missing
 
 
+def find_image(name: str, folder: Path) -> Path | None:
+    """Where an image of split.json lies: from here, else from the sweep folder. None: nowhere."""
+    return next((path for path in (Path(name), folder / name) if name and path.is_file()), None)
+
+
 def read_image(name: str, folder: Path) -> UInt8[np.ndarray, "H W 3"] | None:
     """The image as BGR; a relative name is looked for from here, then from the sweep folder. None: not readable."""
-    path = next((path for path in (Path(name), folder / name) if name and path.is_file()), None)
+    path = find_image(name, folder)
     if path is None:
         return None
     stored = np.fromfile(path, np.uint8)
@@ -83,7 +88,7 @@ def _picture(image: np.ndarray, evidence: Evidence, row: int, skeleton: Skeleton
     flags = cv2.INTER_AREA if view[0, 0] < 1 else cv2.INTER_CUBIC
     canvas = cv2.warpAffine(image, view, (width, height), flags=flags, borderValue=(128, 128, 128))
     seen = evidence.visibility[row] > 0
-    _draw(canvas, _moved(evidence.true_keypoints[row], view), _moved(evidence.keypoints[row], view), seen, skeleton)
+    _draw(canvas, moved(evidence.true_keypoints[row], view), moved(evidence.keypoints[row], view), seen, skeleton)
     error = np.where(seen, evidence.error_px[row], -1.0)
     furthest = int(np.nanargmax(error))
     return Picture(
@@ -105,7 +110,7 @@ def jpeg(canvas: UInt8[np.ndarray, "H W 3"]) -> bytes:
     return encoded.tobytes()
 
 
-def _moved(points: Float[np.ndarray, "K 2"], view: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "K 2"]:
+def moved(points: Float[np.ndarray, "K 2"], view: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "K 2"]:
     return points @ view[:, :2].T + view[:, 2]
 
 
@@ -113,20 +118,20 @@ def _draw(canvas: np.ndarray, truth: np.ndarray, predicted: np.ndarray, seen: np
     """Truth white, prediction coloured by body side, a red line from each labelled point to where it was seen."""
     index = {name: k for k, name in enumerate(skeleton.keypoints)}
     limbs = [(index[a], index[b]) for a, b in skeleton.edges if a in index and b in index]
-    colours = _side_colours(skeleton)
+    colours = side_colours(skeleton)
     for a, b in limbs:
         if seen[a] and seen[b]:
-            _line(canvas, truth[a], truth[b], WHITE, 2)
+            line(canvas, truth[a], truth[b], WHITE, 2)
     for a, b in limbs:
-        _line(canvas, predicted[a], predicted[b], colours[b] if colours[a] == MIDDLE else colours[a], 2)
+        line(canvas, predicted[a], predicted[b], colours[b] if colours[a] == MIDDLE else colours[a], 2)
     for k in np.flatnonzero(seen):
-        _line(canvas, truth[k], predicted[k], RED, 2)
-        _dot(canvas, truth[k], WHITE)
+        line(canvas, truth[k], predicted[k], RED, 2)
+        dot(canvas, truth[k], WHITE)
     for point, colour in zip(predicted, colours, strict=True):
-        _dot(canvas, point, colour)
+        dot(canvas, point, colour)
 
 
-def _side_colours(skeleton: Skeleton) -> list[tuple[int, int, int]]:
+def side_colours(skeleton: Skeleton) -> list[tuple[int, int, int]]:
     left = {a for a, _ in skeleton.flip_pairs}
     right = {b for _, b in skeleton.flip_pairs}
     return [LEFT if name in left else RIGHT if name in right else MIDDLE for name in skeleton.keypoints]
@@ -137,10 +142,10 @@ def _fixed(point: np.ndarray) -> tuple[int, int]:
     return round(float(x)), round(float(y))
 
 
-def _line(canvas: np.ndarray, a: np.ndarray, b: np.ndarray, colour: tuple[int, int, int], width: int) -> None:
+def line(canvas: np.ndarray, a: np.ndarray, b: np.ndarray, colour: tuple[int, int, int], width: int) -> None:
     cv2.line(canvas, _fixed(a), _fixed(b), colour, width, cv2.LINE_AA, SHIFT)
 
 
-def _dot(canvas: np.ndarray, at: np.ndarray, colour: tuple[int, int, int]) -> None:
+def dot(canvas: np.ndarray, at: np.ndarray, colour: tuple[int, int, int]) -> None:
     cv2.circle(canvas, _fixed(at), 4 << SHIFT, DARK, -1, cv2.LINE_AA, SHIFT)
     cv2.circle(canvas, _fixed(at), 3 << SHIFT, colour, -1, cv2.LINE_AA, SHIFT)

@@ -137,7 +137,7 @@ def _geometry(labels: Labels, sound: Bool[np.ndarray, "n K"]) -> Iterator[Findin
     points, known = instances.keypoints[rows], sound[rows]
     visibility = np.where(known, instances.visibility[rows], 0).astype(np.int64)
     before = measure_limbs(points, known, instances.skeleton)
-    swaps = find_swaps(_poses(points, known, before, instances.boxes[rows]), visibility, instances.skeleton)
+    swaps = find_swaps(own_poses(points, known, before, instances.boxes[rows]), visibility, instances.skeleton)
     suspects = np.flatnonzero(swaps.suspected)
     units = [swaps.units[unit] for unit in swaps.unit[suspects]]
     points, known = points.copy(), known.copy()
@@ -152,7 +152,7 @@ def _geometry(labels: Labels, sound: Bool[np.ndarray, "n K"]) -> Iterator[Findin
     yield from _stretched(labels, rows, measure_limbs(points, known, instances.skeleton))
 
 
-def _poses(
+def own_poses(
     points: Float[np.ndarray, "n K 2"], known: Bool[np.ndarray, "n K"], limbs: Limbs, boxes: Float[np.ndarray, "n 4"]
 ) -> Float[np.ndarray, "n K 2"]:
     """About the middle of the known keypoints, in a size that neither a cut-off box nor one wrong keypoint changes."""

@@ -83,12 +83,23 @@ def find_swaps(poses: Float[np.ndarray, "n K 2"], visibility: Int[np.ndarray, "n
     """Judge `n` poses in coordinates of their own box (a length of 1 is the box's size); visibility 0: not known.
 
     With fewer than 30 poses, or no flip pair, there are no units and nothing is suspected."""
-    units = swap_units(skeleton) if len(poses) >= LEAST_POSES else []
+    units, odds = swap_odds(poses, visibility, skeleton)
     if not units:
         return Swaps([], np.zeros(len(poses), dtype=np.int64), np.full(len(poses), -np.inf))
-    odds = np.stack([_log_odds(_problem(poses, visibility, unit, skeleton)) for unit in units], axis=1)
     best = odds.argmax(axis=1)
     return Swaps(units, best, odds[np.arange(len(poses)), best])
+
+
+def swap_odds(
+    poses: Float[np.ndarray, "n K 2"],
+    visibility: Int[np.ndarray, "n K"],
+    skeleton: Skeleton,
+    most_fitted: int = MOST_FITTED,
+) -> tuple[list[Unit], Float[np.ndarray, "n u"]]:
+    """Every unit, and the log odds of each pose that it was exchanged in it; see `find_swaps`."""
+    units = swap_units(skeleton) if len(poses) >= LEAST_POSES else []
+    odds = [_log_odds(_problem(poses, visibility, unit, skeleton), most_fitted) for unit in units]
+    return units, np.stack(odds, axis=1) if units else np.zeros((len(poses), 0))
 
 
 def exchanged(columns: Shaped[np.ndarray, "n K *_"], units: Iterable[Unit]) -> Shaped[np.ndarray, "n K *_"]:
@@ -155,13 +166,13 @@ def _unit_length(features: np.ndarray) -> np.ndarray:
 # --------------------------------------------------------------------------------------------------- the regression
 
 
-def _log_odds(problem: _Problem) -> Float[np.ndarray, "n"]:
+def _log_odds(problem: _Problem, most_fitted: int) -> Float[np.ndarray, "n"]:
     """Log odds that each pose was exchanged: of the target's negative against the target, given the prediction."""
     odds = np.full(len(problem.target), -np.inf)
     known = np.flatnonzero(problem.known)
     if len(known) < LEAST_POSES:
         return odds
-    fitted = known[np.linspace(0, len(known) - 1, min(len(known), MOST_FITTED)).astype(int)]
+    fitted = known[np.linspace(0, len(known) - 1, min(len(known), most_fitted)).astype(int)]
     settings = _best_settings(problem, fitted)
     for _ in range(ROUNDS):
         fitted = fitted[odds[fitted] < ODDS]

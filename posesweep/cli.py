@@ -6,20 +6,22 @@ from collections.abc import Sequence
 
 from posesweep import __version__
 from posesweep.errors import PoseSweepError
-from posesweep.verbs import data, results, sweep, winner
+from posesweep.verbs import data, results, running, sweep, winner
 
 EXAMPLES = """examples:
   posesweep init data/                                 look at your data and write sweep.yaml
   posesweep check sweep.yaml                           faults in labels and images, with pictures
   python run_sweep.py                                  the demo: synthetic horses, minutes on a CPU
   python run_sweep.py sweep.yaml                       start a sweep, or go on with it
+  posesweep status runs/horse26                        how far it is, from any machine that sees the folder
+  posesweep stop runs/horse26                          finish the running epochs and stop; the same command goes on
   posesweep report runs/horse26                        rank it again and rebuild report.html
   posesweep export runs/horse26 winner/                best.yaml, weights and skeleton of the winner
   posesweep train runs/horse26/best.yaml --out runs/again
   posesweep eval runs/horse26                          score the winner's weights again
 posesweep VERB --help says more of each
 """
-RESUMES = ("sweep", "train")
+RESUMES = ("sweep", "train", "datacurve")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +64,6 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"posesweep {__version__}")
     verbs = top.add_subparsers(required=True, metavar="VERB")
-    for kind in (sweep, results, winner, data):
+    for kind in (sweep, running, results, winner, data):
         kind.add(verbs)
     return top

@@ -213,15 +213,59 @@ class Resources(Block):
 
 
 class Failure(Block):
-    """What happens to a trial whose process dies."""
+    """What happens to a trial whose process dies or hangs."""
 
     max_retries: int = Field(default=2, ge=0)
+    stall_minutes: float = Field(default=30, gt=0, description="a trial that reports no epoch for so long is ended")
+
+
+class Wandb(Block):
+    """Weights & Biases: every trial a run of the sweep's group."""
+
+    project: str = Field(default="posesweep", min_length=1)
+    entity: str | None = Field(default=None, description="the user or team; null: your own")
+    mode: Literal["online", "offline"] | None = Field(default=None, description="null: as WANDB_MODE says, else online")
+    tags: list[str] = []
+
+
+class Mlflow(Block):
+    """MLflow: every trial a run of the sweep's experiment."""
+
+    uri: str | None = Field(default=None, description="of a server or store; null: mlflow.db in the sweep's folder")
+    experiment: str | None = Field(default=None, description="null: the sweep's name")
+
+
+class Track(Block):
+    """Where trials are logged besides the sweep's folder. `track: wandb`, a list, or each with its own settings."""
+
+    wandb: Wandb | None = None
+    mlflow: Mlflow | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, given: Any) -> Any:
+        """A name, and `wandb: true` or `wandb:` with nothing behind it, ask for the usual settings."""
+        if isinstance(given, str):
+            given = [given]
+        if isinstance(given, list):
+            if not all(isinstance(one, str) or (isinstance(one, dict) and len(one) == 1) for one in given):
+                raise sentence(f"{say(given)} must be names, such as [wandb, mlflow]")
+            given = dict([(one, True) if isinstance(one, str) else next(iter(one.items())) for one in given])
+        if not isinstance(given, dict):
+            return given
+        return {name: {} if value is None or value is True else value or None for name, value in given.items()}
+
+    @property
+    def names(self) -> list[str]:
+        """Those that are asked for, which are also the names of their packages."""
+        return [name for name in type(self).model_fields if getattr(self, name) is not None]
 
 
 class Keep(Block):
-    """Whose weights stay on disk."""
+    """Whose weights stay on disk, and how full it may become."""
 
     checkpoints_of_top: int = Field(default=3, ge=1)
+    disk_floor_gb: float = Field(default=2, ge=0, description="left free on the disk of the sweep; below it stops")
 
 
 class Confirm(Block):
@@ -268,6 +312,7 @@ class Sweep(Block):
     resources: Resources = Resources()
     failure: Failure = Failure()
     keep: Keep = Keep()
+    track: Track = Track()
     text: str = ""
     notes: tuple[str, ...] = ()
 
@@ -282,6 +327,7 @@ BLOCKS: dict[str, type[Block]] = {
     "resources": Resources,
     "failure": Failure,
     "keep": Keep,
+    "track": Track,
 }
 FILE_KEYS = tuple(name for name in Sweep.model_fields if name not in ("text", "notes"))
 LONG_KEYS = {field: f"{block}.{field}" for block, model in reversed(BLOCKS.items()) for field in model.model_fields}

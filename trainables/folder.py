@@ -1,49 +1,118 @@
 """The sweep folder: who owns it, what it was started with, which checkpoints stay."""
 
+import errno
 import fcntl
+import itertools
 import json
 import os
 import shutil
 import socket
+import threading
+import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TextIO
 
 from posesweep.errors import SweepError
 from posesweep.files import read_json, trial_folder, write_json, write_text
 from posesweep.search_spaces.space import Sweep, differences
+
+BEAT_S = 5.0
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # Lustre without -o flock, some FUSE disks
 
 
 @contextmanager
 def lease(folder: Path) -> Iterator[None]:
     """Own the sweep folder while in this block; the kernel gives it back when this process dies, however it dies.
 
-    Raises SweepError when another living process owns it.
+    Linux carries these locks to other hosts over NFS. On a disk without locks the owner rewrites lease.json every five
+    seconds, and who comes later watches it for a while: no two clocks are compared.
+    Raises SweepError when another living process owns the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lease.json").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = json.loads(file.read() or "{}")
-            raise SweepError(
-                f"{folder} is in use by process {holder.get('pid')} on {holder.get('host')} "
-                f"(since {holder.get('since')}); wait until it ends or stop it, then repeat the command"
-            ) from error
+        locked = _lock(file, folder)
+        if not locked and _beats(folder / "lease.json"):
+            raise SweepError(_in_use(folder, file))
         file.truncate(0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now}, file)
+        mine = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+        json.dump(mine, file)
         file.flush()
+        with nullcontext() if locked else _beating(folder / "lease.json", mine):
+            (folder / "stop.json").unlink(missing_ok=True)  # asked of another
+            try:
+                yield
+            finally:
+                (folder / "stop.json").unlink(missing_ok=True)
+
+
+def _lock(file: TextIO, folder: Path) -> bool:
+    """Lock the lease; False where the disk has no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise SweepError(_in_use(folder, file)) from error
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return False
+        raise
+    return True
+
+
+def _in_use(folder: Path, file: TextIO) -> str:
+    file.seek(0)
+    holder = json.loads(file.read() or "{}")
+    return (
+        f"{folder} is in use by process {holder.get('pid')} on {holder.get('host')} (since {holder.get('since')}); "
+        f"wait until it ends, or `posesweep stop {folder}`, then repeat the command"
+    )
+
+
+def _beats(lease: Path) -> bool:
+    """Whether another process rewrites the lease; one that was given back, or never held, needs no watching."""
+    before = lease.read_bytes()
+    if b'"beat"' not in before:
+        return False
+    end = time.monotonic() + 3 * BEAT_S
+    while time.monotonic() < end:
+        if lease.read_bytes() != before:
+            return True
+        time.sleep(BEAT_S / 10)
+    return False
+
+
+@contextmanager
+def _beating(lease: Path, mine: dict[str, Any]) -> Iterator[None]:
+    """Rewrite the lease for as long as the block lasts; at its end nobody holds it."""
+    over = threading.Event()
+
+    def beat() -> None:
+        for number in itertools.count():
+            write_json(lease, {**mine, "beat": number})
+            if over.wait(BEAT_S):
+                return
+
+    thread = threading.Thread(target=beat, daemon=True, name="lease")
+    thread.start()
+    try:
         yield
+    finally:
+        over.set()
+        thread.join()
+        write_json(lease, mine)
+
+
+FREE_TO_CHANGE = ("confirm", "budget", "failure", "keep")  # blocks that no result of a trial depends on
 
 
 def refuse_changes(sweep: Sweep, folder: Path) -> None:
     """SweepError naming every difference when the folder holds a sweep that was started with another file.
 
-    What decides nothing of the trials that were trained may change: the budget; what confirm trains again, before it
-    has begun; the test split, before it was used.
+    What decides nothing of the trials that were trained may change: budget, failure and keep; what confirm trains
+    again, before it has begun; the test split, before it was used.
     """
     changed = changes(sweep, folder)
     begun = [line for line in changed if _block(line) == "confirm"] if has_begun(folder, "confirm") else []
@@ -58,7 +127,7 @@ def refuse_changes(sweep: Sweep, folder: Path) -> None:
             f"{folder}: the test split was used already ({folder / 'test.json'}), and another one would be chosen by "
             f"its outcome ({'; '.join(tested)}); put it back"
         )
-    changed = [line for line in changed if _block(line) not in ("confirm", "budget") and not _is_of_test(line)]
+    changed = [line for line in changed if _block(line) not in FREE_TO_CHANGE and not _is_of_test(line)]
     if changed:
         longer = any(line.startswith("search.trials") for line in changed)
         raise SweepError(
@@ -105,7 +174,10 @@ def record_split(folder: Path, record: dict) -> None:
 
 
 def thin_checkpoints(folder: Path, ended: Collection[int], keep: Collection[int]) -> None:
-    """Remove the weights of ended trials that are not to be kept; metrics, evidence and config stay."""
+    """Remove the weights of ended trials that are not to be kept; metrics, evidence and config stay. Of those that are,
+    the checkpoint before the last goes: it was for a training that may be cut off."""
+    for number in set(ended) & set(keep):
+        shutil.rmtree(trial_folder(folder, number) / "last.old", ignore_errors=True)
     for number in set(ended) - set(keep):
         remove_checkpoints(trial_folder(folder, number))
 

@@ -1,8 +1,8 @@
 """How long a forward pass takes on this machine, for the ranked trials of a sweep; `analysis/pareto.py` reads it.
 
-trials/<n>/latency.json: {"ms": {"1": ..., "16": ...}, "ms_flip_test": {...}, "flip_test", "device", "threads", "model",
-"imgsz"}. Median milliseconds of the network alone on a batch of 1 and of 16 that is on the device already; with the flip
-test it passes twice. Equal networks are measured once.
+trials/<n>/latency.json: {"ms": {"1": ..., "16": ...}, "ms_flip_test": {...}, "flip_test", "device", "model", "imgsz"}.
+Median milliseconds of the network alone on a batch of 1 and of 16 that is on the device already; with the flip test it
+passes twice. Equal networks are measured once.
 """
 
 import math
@@ -117,7 +117,7 @@ def _measure_all(
 
 
 def _network(config: TrialConfig, keypoints: int, device: torch.device) -> nn.Module:
-    network = find_task(config.task).network(config.model_copy(update={"pretrained": False}), keypoints)
+    network = find_task(config.task).build_network(config.model_copy(update={"pretrained": False}), keypoints)
     network = network.to(device).eval()
     return network.to(memory_format=torch.channels_last) if config.channels_last else network
 

@@ -4,26 +4,31 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from posesweep.files import trial_folder
+from posesweep.search_spaces.space import Sweep
 from posesweep.trainables.context import begin_attempt
 from posesweep.trainables.folder import thin_checkpoints
+from posesweep.trainables.housekeeping import Orders
 from posesweep.trainables.progress import Progress
 from posesweep.trainables.search import Search
 from posesweep.trainables.status import read_status, write_status
-from posesweep.trainables.tune_glue import why
+from posesweep.trainables.tune_glue import is_over, keep_reason
 
 
 class Records(tune.Callback):
     """Keeps the sweep folder and the live view in step with the search."""
 
-    def __init__(self, search: Search, folder: Path, progress: Progress, keep_best: int, several_workers: bool) -> None:
+    def __init__(self, search: Search, sweep: Sweep, folder: Path, progress: Progress, orders: Orders) -> None:
         self.search = search
+        self.sweep = sweep
         self.folder = folder
         self.progress = progress
-        self.keep_best = keep_best
-        self.several_workers = several_workers
+        self.orders = orders
+        self._kept = set(search.best(sweep.keep.checkpoints_of_top))
+        self.make_room()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks for its own restore, which is never used: the sweep folder is the state
@@ -39,40 +44,70 @@ class Records(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A trial finished an epoch, or says how it ended."""
-        if "train_s" in result:
-            self.progress.epoch(trial.config["number"], result)
+        show_epoch(self.progress, trial, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The search has been told how the trial ended."""
-        self.close(trial.config["number"])
+        self.close(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """It failed once more than it may."""
-        self.close(trial.config["number"])
+        self.close(trial)
 
-    def close(self, number: int) -> None:
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """It failed, and is tried again from its last checkpoint."""
+        folder = trial_folder(self.folder, trial.config["number"])
+        show_retry(self.progress, trial, folder, self.orders, self.sweep)
+
+    def close(self, trial: Any) -> None:
         """Put the end of a trial on record. Its own words stay where the search has none."""
+        number = trial.config["number"]
         state, reason = self.search.outcome(number)
         if state == "running":
             return  # interrupted: the next run takes it up
-        if self.several_workers:
+        if self.sweep.resources.workers_per_trial > 1:
             begin_attempt(trial_folder(self.folder, number))  # fences workers that Ray has not stopped yet
         words = {"reason": reason} if reason else {}
         write_status(trial_folder(self.folder, number), state=state, **words)
         self.progress.ended(number, state, reason)
-        thin_checkpoints(self.folder, self.search.ended(), self.search.best(self.keep_best))
+        best = set(self.search.best(self.sweep.keep.checkpoints_of_top))
+        thin_checkpoints(self.folder, (self._kept - best) | {number}, best)
+        self._kept = best
+
+    def make_room(self) -> None:
+        """Remove the weights of every ended trial that is not to be kept."""
+        thin_checkpoints(self.folder, self.search.ended(), self._kept)
+
+
+def show_epoch(progress: Progress, trial: Any, result: dict[str, Any]) -> None:
+    """Take in a report of a Tune trial, where it is one of an epoch."""
+    if "train_s" not in result:
+        return
+    number = trial.config["number"]
+    if result["epoch"] > progress.board.trials[number].epoch:
+        trial.run_metadata.num_failures = 0  # max_retries is for a trial that does not get on
+    progress.epoch(number, result)
+
+
+def show_retry(progress: Progress, trial: Any, folder: Path, orders: Orders, sweep: Sweep) -> None:
+    """Put on record that a Tune trial failed and is tried again."""
+    number, retry = trial.config["number"], trial.run_metadata.num_failures
+    reason = orders.errors.get(number, "")
+    write_status(folder, state="running", retry=retry, last_failure=reason)
+    progress.retried(number, f"{reason}; tried again ({retry} of {sweep.failure.max_retries})")
 
 
 class Queue(Searcher):
     """Gives Tune the `jobs`, in order; there is nothing to learn from how they end."""
 
-    def __init__(self, jobs: list[dict[str, Any]]) -> None:
+    def __init__(self, jobs: list[dict[str, Any]], orders: Orders) -> None:
         super().__init__()
         self._jobs = list(jobs)
+        self._orders = orders
 
     def suggest(self, trial_id: str) -> Any:
-        """The next job, or FINISHED."""
-        return self._jobs.pop(0) if self._jobs else Searcher.FINISHED
+        """The next job, or FINISHED: there are no more, or no more are to be begun."""
+        return self._jobs.pop(0) if self._jobs and not self._orders.halt else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing to do: the trial's folder is the record."""
@@ -84,13 +119,30 @@ class Queue(Searcher):
         """Nothing to restore."""
 
 
+class QueueScheduler(FIFOScheduler):
+    """Lets every job train to its end, unless all are to stop."""
+
+    def __init__(self, orders: Orders) -> None:
+        super().__init__()
+        self._orders = orders
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """STOP when nothing can be saved, or a stop was asked for."""
+        return TrialScheduler.STOP if is_over(self._orders, result) else TrialScheduler.CONTINUE
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Keep the reason; Tune may still try the job again."""
+        keep_reason(self._orders, trial)
+
+
 class RetrainingRecords(tune.Callback):
     """Keeps the folders of trials that are trained again, and the live view, in step with Tune."""
 
-    def __init__(self, folder: Path, progress: Progress, several_workers: bool) -> None:
+    def __init__(self, sweep: Sweep, folder: Path, progress: Progress, orders: Orders) -> None:
+        self.sweep = sweep
         self.folder = folder
         self.progress = progress
-        self.several_workers = several_workers
+        self.orders = orders
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # as in Records
@@ -106,8 +158,7 @@ class RetrainingRecords(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """It finished an epoch, or says how it ended."""
-        if "train_s" in result:
-            self.progress.epoch(trial.config["number"], result)
+        show_epoch(self.progress, trial, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """It ended, in its own words, or was interrupted."""
@@ -117,10 +168,14 @@ class RetrainingRecords(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """It failed once more than it may."""
-        self._close(trial, "failed", why(Path(trial.error_file)))
+        self._close(trial, "failed", self.orders.errors[trial.config["number"]])
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """It failed, and is tried again from its last checkpoint."""
+        show_retry(self.progress, trial, self._folder_of(trial), self.orders, self.sweep)
 
     def _close(self, trial: Any, state: str, reason: str) -> None:
-        if self.several_workers:
+        if self.sweep.resources.workers_per_trial > 1:
             begin_attempt(self._folder_of(trial))  # fences workers that Ray has not stopped yet
         write_status(self._folder_of(trial), state=state, reason=reason)
         self.progress.ended(trial.config["number"], state, "" if state == "finished" else reason)

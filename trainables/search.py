@@ -16,6 +16,7 @@ How a trial ends, as Optuna knows it and as it is shown to the sampler (`proposa
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ from posesweep.trainables.stopping import Early, History, should_stop
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # one line per proposal and per result otherwise
 
-HOPELESS = 3  # this many failed trials and no other that ended: there is no sense in going on
+# This many failed trials and no other that ended: there is no sense in going on. Fewer will do when all failed alike.
+HOPELESS, HOPELESS_ALIKE = 10, 3
 
 State = Literal["running", "finished", "pruned", "diverged", "failed"]
 
@@ -87,9 +89,15 @@ class Search:
 
     @property
     def hopeless(self) -> bool:
-        """Whether several trials have ended and every one of them failed: so will the others."""
-        counts = self.counts()
-        return counts["failed"] >= HOPELESS and counts["failed"] == sum(counts.values()) - counts["running"]
+        """Whether several trials have ended and every one of them failed, in the same way or too often: so will the
+        others."""
+        failures = self.failures()
+        enough = HOPELESS_ALIKE if len({_alike(reason) for reason in failures.values()}) == 1 else HOPELESS
+        return len(failures) >= enough and len(failures) == len(self.ended())
+
+    def failures(self) -> dict[int, str]:
+        """Why each failed trial failed."""
+        return {number: self.outcome(number)[1] for number in self.ended() if self.outcome(number)[0] == "failed"}
 
     def extend(self, trials: int) -> None:
         """Ask for `trials` more, on record."""
@@ -257,6 +265,20 @@ class Search:
 
     def _trial(self, number: int) -> FrozenTrial:
         return self._trials()[number]
+
+
+def _alike(reason: str) -> str:
+    """A reason without its numbers: 'batch 64 does not fit' and 'batch 96 does not fit' are one cause."""
+    return re.sub(r"\d[\d.,e+-]*", "#", reason)
+
+
+def summary_of(failures: Mapping[int, str]) -> str:
+    """'3 trials: batch: 64 does not fit', a line for each cause, the most common first, in its first trial's words."""
+    causes: dict[str, list[str]] = {}
+    for reason in failures.values():
+        causes.setdefault(_alike(reason), []).append(reason)
+    ordered = sorted(causes.values(), key=len, reverse=True)
+    return "\n".join(f"  {len(reasons)} trial{'s' * (len(reasons) > 1)}: {reasons[0]}" for reasons in ordered)
 
 
 def state_of(trial: FrozenTrial) -> State:

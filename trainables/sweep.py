@@ -17,9 +17,10 @@ from posesweep.search_spaces.space import Sweep, edges, space_json
 from posesweep.trainables import retraining
 from posesweep.trainables.cluster import Slots, machine, plan_slots, ray_beside, trial_resources
 from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes
+from posesweep.trainables.housekeeping import Orders, StopAskedError, storage_error, sweep_up
 from posesweep.trainables.progress import Board, Progress
 from posesweep.trainables.retraining import Plan
-from posesweep.trainables.search import Search, longest_training
+from posesweep.trainables.search import Search, longest_training, summary_of
 from posesweep.trainables.status import read_status, write_status
 from posesweep.trainables.tasks import find_task, make_config
 from posesweep.trainables.worker import Driver, train_in_tune
@@ -35,6 +36,7 @@ def run_sweep(sweep: Sweep, folder: Path, extend: int = 0) -> None:
     """
     with lease(folder), ThreadPoolExecutor(1) as aside:
         refuse_changes(sweep, folder)
+        sweep_up(folder)
         slots = plan_slots(sweep, **machine())
         with ray_beside(slots, aside) as ray_is_up:
             base = prepare(sweep, folder, slots)
@@ -46,13 +48,16 @@ def run_sweep(sweep: Sweep, folder: Path, extend: int = 0) -> None:
             from posesweep.trainables.winner import conclude  # seconds of importing, which Ray needs to start, too
 
             ray_is_up.result()
-            driver = Driver(os.getpid(), socket.gethostname(), Path.cwd())
+            driver = Driver(os.getpid(), socket.gethostname(), Path.cwd(), sweep.failure.stall_minutes * 60)
             trainable = partial(train_in_tune, base=base, folder=folder.resolve(), slots=slots, driver=driver)
-            if search.left:
-                with Progress(board_of(search, folder, slots)) as progress:
-                    run_on_tune(sweep, search, folder, trainable, slots, progress)
-            if sweep.confirm is not None:
-                confirm(sweep, search, folder, trainable, slots)
+            try:
+                if search.left:
+                    with Progress(board_of(search, folder, slots)) as progress:
+                        run_on_tune(sweep, search, folder, trainable, slots, progress)
+                if sweep.confirm is not None:
+                    confirm(sweep, search, folder, trainable, slots)
+            except StopAskedError as asked:
+                print(f"{opening_line(search, folder)}; {asked}; the same command goes on", flush=True)
         conclude(folder)  # while Ray leaves
 
 
@@ -140,40 +145,51 @@ def metrics_of(folder: Path, number: int) -> list[dict[str, Any]]:
 def run_on_tune(
     sweep: Sweep, search: Search, folder: Path, trainable: Trainable, slots: Slots, progress: Progress
 ) -> None:
-    """Train everything the search still wants. Raises KeyboardInterrupt when Ctrl-C ended it early."""
+    """Train everything the search still wants. Raises KeyboardInterrupt when Ctrl-C ended it early, StopAskedError
+    after `posesweep stop`, SweepError when going on makes no sense before something is put right."""
     from posesweep.trainables.records import Records
+    from posesweep.trainables.watch import Watch
 
-    records = Records(search, folder, progress, sweep.keep.checkpoints_of_top, slots.workers > 1)
-    fit(trainable, search, folder, slots, callbacks=[records], max_retries=sweep.failure.max_retries)
+    orders = Orders()
+    records = Records(search, sweep, folder, progress, orders)
+    watch = Watch(sweep, folder, progress.board, orders, make_room=records.make_room)
+    callbacks = [records, watch]
+    fit(trainable, search, folder, slots, orders=orders, callbacks=callbacks, max_retries=sweep.failure.max_retries)
     if search.hopeless:
-        number = search.ended()[0]
+        failures = search.failures()
         raise SweepError(
-            f"every one of the first {len(search.ended())} trials failed; the reason of trial {number}: "
-            f"{search.outcome(number)[1]}; put it right, remove {folder} and start again"
+            f"every one of the first {len(failures)} trials failed; put it right, remove {folder} and start again "
+            f"(each trial's log.txt says more):\n{summary_of(failures)}"
         )
+    orders.carry_out(sweep.name)
     if search.left:
         raise KeyboardInterrupt
 
 
 def train_again(sweep: Sweep, search: Search, plan: Plan, folder: Path, trainable: Trainable, slots: Slots) -> None:
-    """Train what a plan names, or go on with that. Raises KeyboardInterrupt when Ctrl-C ended it early."""
-    from posesweep.trainables.records import Queue, RetrainingRecords
+    """Train what a plan names, or go on with that. Raises as `run_on_tune` does."""
+    from posesweep.trainables.records import Queue, QueueScheduler, RetrainingRecords
+    from posesweep.trainables.watch import Watch
 
     print(retraining.opening_line(sweep.name, plan, folder), flush=True)
     left = retraining.unfinished(folder, plan)
     if not left:
         return
     params = {proposal.number: proposal.params for proposal in search.proposals()}
+    orders = Orders()
     with Progress(retraining.board_of(sweep, plan, folder, params, slots.concurrent)) as progress:
+        watch = Watch(sweep, folder, progress.board, orders, make_room=lambda: None)
         execute(
             trainable,
-            Queue(retraining.jobs(plan, left, params)),
+            Queue(retraining.jobs(plan, left, params), orders),
             folder,
             slots,
             samples=len(left),
-            callbacks=[RetrainingRecords(folder, progress, slots.workers > 1)],
+            scheduler=QueueScheduler(orders),
+            callbacks=[RetrainingRecords(sweep, folder, progress, orders), watch],
             max_retries=sweep.failure.max_retries,
         )
+    orders.carry_out(sweep.name)
     if retraining.unfinished(folder, plan):
         raise KeyboardInterrupt
 
@@ -192,15 +208,18 @@ def confirm(sweep: Sweep, search: Search, folder: Path, trainable: Trainable, sl
 
 
 def fit(trainable: Trainable, search: Search, folder: Path, slots: Slots, **run: Any) -> None:
-    """Have Ray Tune run `trainable` for every proposal of the search. `run`: callbacks, max_retries."""
+    """Have Ray Tune run `trainable` for every proposal of the search. `run`: orders, callbacks, max_retries."""
     from posesweep.trainables.tune_glue import StudyScheduler, StudySearcher
 
-    searcher = StudySearcher(search)
+    searcher = StudySearcher(search, run.pop("orders", None))
     execute(trainable, searcher, folder, slots, samples=search.left, scheduler=StudyScheduler(searcher), **run)
 
 
 def execute(trainable: Trainable, searcher: Any, folder: Path, slots: Slots, **run: Any) -> None:
-    """Have Ray Tune run `trainable` for what the searcher gives. `run`: samples, scheduler, callbacks, max_retries."""
+    """Have Ray Tune run `trainable` for what the searcher gives. `run`: samples, scheduler, callbacks, max_retries.
+
+    Raises StorageError when the disk of `folder` cannot be written.
+    """
     from ray import tune
 
     tuner = tune.Tuner(
@@ -220,5 +239,8 @@ def execute(trainable: Trainable, searcher: Any, folder: Path, slots: Slots, **r
             verbose=0,
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except (tune.TuneError, OSError) as error:
+        raise storage_error(folder, error) or error from error
     shutil.rmtree(folder / "ray", ignore_errors=True)  # Tune's own files, which nothing reads

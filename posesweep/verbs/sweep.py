@@ -13,6 +13,7 @@ SWEEP = """
 python run_sweep.py                                  the demo: synthetic horses, minutes on a CPU
 python run_sweep.py sweep.yaml                       start a sweep, or go on with it
 python run_sweep.py sweep.yaml search.trials=20      with a setting changed
+python run_sweep.py sweep.yaml --dry-run             check everything, time a few steps, say what it will cost
 python run_sweep.py sweep.yaml --debug               one short trial here, without Ray; breakpoints work
 python run_sweep.py sweep.yaml --extend 20           20 more trials on a sweep
 """
@@ -24,6 +25,9 @@ def add(verbs: Verbs) -> None:
     sweep.add_argument("file", nargs="?", help="a sweep file; without one, the demo on synthetic horses")
     add_settings(sweep)
     sweep.add_argument("--runs", type=Path, default=Path("runs"), help="where sweep folders are kept (default: runs)")
+    sweep.add_argument(
+        "--dry-run", action="store_true", help="check, time a few steps, say what it will cost; no sweep"
+    )
     sweep.add_argument("--debug", action="store_true", help="one short trial in this process, no Ray, little data")
     sweep.add_argument("--extend", type=count, default=0, metavar="N", help="N more trials on a sweep that was started")
 
@@ -50,18 +54,24 @@ def add(verbs: Verbs) -> None:
     fit.add_argument("--fraction", type=float, default=0.9, help="share of the memory that may be used (default: 0.9)")
 
 
-def run_sweep(asked: argparse.Namespace) -> None:
-    """Start or resume a sweep; ends with the ranked table, best.yaml and report.html."""
+def run_sweep(asked: argparse.Namespace) -> int | None:
+    """Start or resume a sweep; ends with the ranked table, best.yaml and report.html. A dry run that finds what cannot
+    work ends with 1."""
     sweep = _read_sweep(asked.file, asked.settings)
     folder = asked.runs / sweep.name
+    if asked.dry_run:
+        from posesweep.trainables.dry_run import run_dry
+
+        return run_dry(sweep, folder)
     if asked.debug:
         from posesweep.trainables.debug import run_debug
 
         run_debug(sweep, folder.with_name(f".{folder.name}-debug"))  # no sweep can have this name
-        return
+        return None
     from posesweep.trainables import sweep as sweeping
 
     sweeping.run_sweep(sweep, folder, asked.extend)
+    return None
 
 
 def _read_sweep(file: str | None, settings: list[str]) -> "Sweep":

@@ -1,4 +1,4 @@
-"""The verbs that use what a sweep found: predict, eval, export; and weights."""
+"""The verbs that use what a sweep found: predict, eval, export, datacurve; and weights."""
 
 import argparse
 from pathlib import Path
@@ -7,10 +7,11 @@ from posesweep.verbs import Verbs, add_verb, count, share
 
 
 def add(verbs: Verbs) -> None:
-    """predict, eval, export, weights."""
+    """predict, eval, export, datacurve, weights."""
     _add_predict(verbs)
     _add_eval(verbs)
     _add_export(verbs)
+    _add_datacurve(verbs)
     weights = add_verb(
         verbs,
         "weights",
@@ -42,6 +43,21 @@ def _add_predict(verbs: Verbs) -> None:
     predict.add_argument("--batch", type=count, default=32, help="objects in one forward pass (default: 32)")
     predict.add_argument("--no-flip-test", action="store_true", help="twice as fast, a little less exact")
     _add_detector(predict)
+
+
+def _add_datacurve(verbs: Verbs) -> None:
+    curve = add_verb(
+        verbs,
+        "datacurve",
+        run_datacurve,
+        "train the winner on parts of the data: what would more data buy?",
+        "posesweep datacurve runs/mice\nposesweep datacurve runs/mice --shares 0.1 0.2 0.4 0.6 0.8 1 --seeds 3",
+    )
+    curve.add_argument("folder", type=Path, help="a sweep folder")
+    curve.add_argument(
+        "--shares", type=share, nargs="+", metavar="S", help="of the training data (default: 0.25 0.5 0.75 1)"
+    )
+    curve.add_argument("--seeds", type=count, default=1, metavar="N", help="trainings of each part (default: 1)")
 
 
 def _add_where(verb: argparse.ArgumentParser) -> None:
@@ -140,3 +156,10 @@ def run_weights(asked: argparse.Namespace) -> None:
     from posesweep.trainables.candidates import describe
 
     describe(asked.file)
+
+
+def run_datacurve(asked: argparse.Namespace) -> None:
+    """Train on parts of the data, in this process; repeated, it goes on."""
+    from posesweep.trainables import datacurve
+
+    datacurve.run_datacurve(asked.folder, asked.shares or datacurve.SHARES, asked.seeds)

@@ -1,4 +1,4 @@
-"""One file per task; each has a `Config`, `mistakes`, `network`, `prepare`, `build` ...: see TaskModule.
+"""One file per task; each has a `Config`, `mistakes`, `build_network`, `prepare`, `build` ...: see TaskModule.
 
 A new task is a new file here: its name is the file's name.
 """
@@ -28,10 +28,10 @@ class TaskModule(Protocol):
         ...
 
     def network_arguments(self, config: Any) -> dict[str, Any]:
-        """All that the network depends on, but the number of keypoints and its weights: equal networks, equal values."""
+        """All that the network depends on, but the number of keypoints and its weights."""
         ...
 
-    def network(self, config: Any, num_keypoints: int) -> nn.Module:
+    def build_network(self, config: Any, num_keypoints: int) -> nn.Module:
         """The network alone, for images float32 [batch, 3, H, W]; no data are read."""
         ...
 

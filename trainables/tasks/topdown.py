@@ -257,11 +257,6 @@ def network_arguments(config: Config) -> dict[str, Any]:
     return {"name": config.model, "imgsz": config.imgsz, "simcc_split": config.simcc_split, **own}
 
 
-def network(config: Config, num_keypoints: int) -> nn.Module:
-    """Backbone and head for the codec's outputs; no data are read."""
-    return build_model(num_keypoints=num_keypoints, pretrained=config.pretrained, **network_arguments(config))
-
-
 def _mistakes_of_model(config: Config) -> list[Mistake]:
     try:
         settings = network_settings(config)
@@ -434,8 +429,7 @@ class TopDown:
 
 def build_network(config: Config, num_keypoints: int) -> nn.Module:
     """The network of a config, its weights new, or ImageNet's where the config says `pretrained`."""
-    settings = {**network_settings(config), "simcc_head": config.simcc_head}
-    network = build_model(config.model, num_keypoints, config.imgsz, config.simcc_split, config.pretrained, **settings)
+    network = build_model(num_keypoints=num_keypoints, pretrained=config.pretrained, **network_arguments(config))
     if config.loss_balance == "learned":
         assert config.loss is not None, "filled in by the config"
         add_balance(network, len(read_loss(config.loss)))
