@@ -204,9 +204,9 @@ def check_folder(folder: Path) -> None:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path, ours: frozenset[str] = OURS) -> Iterator[Path]:
     """Yield a folder to write into, beside `folder`; on success its content, if there is any, takes the place of an
-    earlier prediction's, else it goes."""
+    earlier one, whose entries are called `ours`; else it goes."""
     temporary = folder.absolute().with_name(f".{folder.absolute().name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -215,7 +215,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         if not any(temporary.iterdir()):
             return
         folder.mkdir(parents=True, exist_ok=True)
-        for name in OURS:
+        for name in ours:
             _remove(folder / name)
         for entry in sorted(temporary.iterdir()):
             entry.rename(folder / entry.name)
