@@ -42,8 +42,8 @@ def lease(folder: Path) -> Iterator[None]:
 def refuse_changes(sweep: Sweep, folder: Path) -> None:
     """SweepError naming every difference when the folder holds a sweep that was started with another file.
 
-    What decides nothing of the trials that were trained may change: the budget; what confirm trains again, before it
-    has begun; the test split, before it was used.
+    What decides nothing of the trials that were trained may change: the budget; who is told of them; what confirm
+    trains again, before it has begun; the test split, before it was used.
     """
     changed = changes(sweep, folder)
     begun = [line for line in changed if _block(line) == "confirm"] if has_begun(folder, "confirm") else []
@@ -58,7 +58,7 @@ def refuse_changes(sweep: Sweep, folder: Path) -> None:
             f"{folder}: the test split was used already ({folder / 'test.json'}), and another one would be chosen by "
             f"its outcome ({'; '.join(tested)}); put it back"
         )
-    changed = [line for line in changed if _block(line) not in ("confirm", "budget") and not _is_of_test(line)]
+    changed = [line for line in changed if _block(line) not in ("confirm", "budget", "track") and not _is_of_test(line)]
     if changed:
         longer = any(line.startswith("search.trials") for line in changed)
         raise SweepError(
