@@ -36,6 +36,7 @@ from posesweep.trainables.progress import duration
 from posesweep.trainables.search import rule_of
 from posesweep.trainables.sweep import prepare
 from posesweep.trainables.timing import Measured, Timed, measure
+from posesweep.trainables.trackers import check_trackers
 
 BEFORE_AND_AFTER_S = 22.0  # imports, Ray's start and its workers; ranking and report (BENCHMARKS.md)
 HOUR_S = 3600.0
@@ -74,6 +75,7 @@ def run_dry(sweep: Sweep, folder: Path) -> int:
     begun = time.time()
     print(f"dry run of {sweep.name}: nothing is written into {folder}", flush=True)
     refuse_changes(sweep, folder)
+    check_trackers(sweep.track)
     slots = plan_slots(sweep, **machine())
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "pictures").mkdir()  # they are there, so none are drawn
@@ -286,12 +288,14 @@ def within(limit: float, unit: str, needs: dict[str, tuple[Spread, Spread]], slo
 
 def confirming_of(sweep: Sweep, config: TrialConfig) -> Confirming | None:
     """The confirm block, where there is one."""
-    return None
+    asked = sweep.confirm
+    return Confirming(asked.top_k, asked.seeds, asked.epochs or config.epochs) if asked is not None else None
 
 
 def budgets_of(sweep: Sweep) -> list[tuple[float, str]]:
     """The limits that the budget block sets."""
-    return []
+    given = [(sweep.budget.hours, "h"), (sweep.budget.gpu_hours, "GPU-h")] if sweep.budget is not None else []
+    return [(limit, unit) for limit, unit in given if limit is not None]
 
 
 def _range(seconds: Spread) -> str:

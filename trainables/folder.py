@@ -111,7 +111,7 @@ FREE_TO_CHANGE = ("confirm", "budget", "failure", "keep")  # blocks that no resu
 def refuse_changes(sweep: Sweep, folder: Path) -> None:
     """SweepError naming every difference when the folder holds a sweep that was started with another file.
 
-    What decides nothing of the trials that were trained may change: budget, failure and keep; what confirm trains
+    What decides nothing of the trials that were trained may change: budget, failure, keep and track; what confirm trains
     again, before it has begun; the test split, before it was used.
     """
     changed = changes(sweep, folder)

@@ -23,6 +23,7 @@ from posesweep.trainables.retraining import Plan
 from posesweep.trainables.search import Search, longest_training, summary_of
 from posesweep.trainables.status import read_status, write_status
 from posesweep.trainables.tasks import find_task, make_config
+from posesweep.trainables.trackers import tracking
 from posesweep.trainables.worker import Driver, train_in_tune
 
 Trainable = Callable[[dict[str, Any]], None]
@@ -34,7 +35,7 @@ def run_sweep(sweep: Sweep, folder: Path, extend: int = 0) -> None:
     Raises SweepError when the folder belongs to another sweep or process or the machine is too small, DataError when
     the data cannot be used, KeyboardInterrupt after Ctrl-C (the same command then goes on).
     """
-    with lease(folder), ThreadPoolExecutor(1) as aside:
+    with lease(folder), tracking(sweep, folder), ThreadPoolExecutor(1) as aside:
         refuse_changes(sweep, folder)
         sweep_up(folder)
         slots = plan_slots(sweep, **machine())
