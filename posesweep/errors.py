@@ -32,6 +32,10 @@ class SweepError(PoseSweepError):
     """A sweep folder that cannot be used as asked: in use, of another sweep, unfinished, empty."""
 
 
+class StorageError(SweepError):
+    """The disk of a sweep cannot be written: full, read-only, gone. No trial is to blame, and the sweep stops."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`, or None when nothing is close."""
     matches = get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.55)

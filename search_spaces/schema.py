@@ -200,15 +200,17 @@ class Resources(Block):
 
 
 class Failure(Block):
-    """What happens to a trial whose process dies."""
+    """What happens to a trial whose process dies or hangs."""
 
     max_retries: int = Field(default=2, ge=0)
+    stall_minutes: float = Field(default=30, gt=0, description="a trial that reports no epoch for so long is ended")
 
 
 class Keep(Block):
-    """Whose weights stay on disk."""
+    """Whose weights stay on disk, and how full it may become."""
 
     checkpoints_of_top: int = Field(default=3, ge=1)
+    disk_floor_gb: float = Field(default=2, ge=0, description="left free on the disk of the sweep; below it stops")
 
 
 class Sweep(Block):

@@ -1,48 +1,115 @@
 """The sweep folder: who owns it, what it was started with, which checkpoints stay."""
 
+import errno
 import fcntl
+import itertools
 import json
 import os
 import shutil
 import socket
+import threading
+import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TextIO
 
 from posesweep.errors import SweepError
 from posesweep.files import read_json, trial_folder, write_json, write_text
 from posesweep.search_spaces.space import Sweep, differences
+
+BEAT_S = 5.0
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # Lustre without -o flock, some FUSE disks
 
 
 @contextmanager
 def lease(folder: Path) -> Iterator[None]:
     """Own the sweep folder while in this block; the kernel gives it back when this process dies, however it dies.
 
-    Raises SweepError when another living process owns it.
+    Linux carries these locks to other hosts over NFS. On a disk without locks the owner rewrites lease.json every five
+    seconds, and who comes later watches it for a while: no two clocks are compared.
+    Raises SweepError when another living process owns the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lease.json").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = json.loads(file.read() or "{}")
-            raise SweepError(
-                f"{folder} is in use by process {holder.get('pid')} on {holder.get('host')} "
-                f"(since {holder.get('since')}); wait until it ends or stop it, then repeat the command"
-            ) from error
+        locked = _lock(file, folder)
+        if not locked and _beats(folder / "lease.json"):
+            raise SweepError(_in_use(folder, file))
         file.truncate(0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now}, file)
+        mine = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+        json.dump(mine, file)
         file.flush()
+        with nullcontext() if locked else _beating(folder / "lease.json", mine):
+            (folder / "stop.json").unlink(missing_ok=True)  # asked of another
+            yield
+
+
+def _lock(file: TextIO, folder: Path) -> bool:
+    """Lock the lease; False where the disk has no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise SweepError(_in_use(folder, file)) from error
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return False
+        raise
+    return True
+
+
+def _in_use(folder: Path, file: TextIO) -> str:
+    file.seek(0)
+    holder = json.loads(file.read() or "{}")
+    return (
+        f"{folder} is in use by process {holder.get('pid')} on {holder.get('host')} (since {holder.get('since')}); "
+        f"wait until it ends, or `posesweep stop {folder}`, then repeat the command"
+    )
+
+
+def _beats(lease: Path) -> bool:
+    """Whether another process rewrites the lease; one that was given back, or never held, needs no watching."""
+    before = lease.read_bytes()
+    if b'"beat"' not in before:
+        return False
+    end = time.monotonic() + 3 * BEAT_S
+    while time.monotonic() < end:
+        if lease.read_bytes() != before:
+            return True
+        time.sleep(BEAT_S / 10)
+    return False
+
+
+@contextmanager
+def _beating(lease: Path, mine: dict[str, Any]) -> Iterator[None]:
+    """Rewrite the lease for as long as the block lasts; at its end nobody holds it."""
+    over = threading.Event()
+
+    def beat() -> None:
+        for number in itertools.count():
+            write_json(lease, {**mine, "beat": number})
+            if over.wait(BEAT_S):
+                return
+
+    thread = threading.Thread(target=beat, daemon=True, name="lease")
+    thread.start()
+    try:
         yield
+    finally:
+        over.set()
+        thread.join()
+        write_json(lease, mine)
+
+
+FREE_TO_CHANGE = ("failure", "keep")  # blocks that no result depends on
 
 
 def refuse_changes(sweep: Sweep, folder: Path) -> None:
-    """SweepError naming every difference when the folder holds a sweep that was started with another file."""
+    """SweepError naming every difference that matters when the folder holds a sweep started with another file."""
     record = folder / "sweep.yaml"
     changed = differences(record.read_text(encoding="utf-8"), sweep.text) if record.is_file() else []
+    changed = [line for line in changed if line.partition(":")[0].partition(".")[0] not in FREE_TO_CHANGE]
     if changed:
         longer = any(line.startswith("search.trials") for line in changed)
         raise SweepError(

@@ -272,6 +272,10 @@ class Progress:
             trial.told_s = now
             self._say(epoch_line(self.board, number))
 
+    def retried(self, number: int, reason: str) -> None:
+        """A trial failed, and will be tried again."""
+        self._say(f"trial {number}: {reason}")
+
     def ended(self, number: int, state: str, reason: str | None = None) -> None:
         """A trial finished, was pruned, diverged or failed."""
         self.board.ended(number, state, reason)

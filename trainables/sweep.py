@@ -14,6 +14,7 @@ from posesweep.files import read_json_lines, trial_folder, write_json
 from posesweep.search_spaces.space import Sweep, edges, space_json
 from posesweep.trainables.cluster import Slots, machine, plan_slots, ray_beside, trial_resources
 from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes
+from posesweep.trainables.housekeeping import Orders, storage_error, sweep_up
 from posesweep.trainables.progress import Board, Progress
 from posesweep.trainables.search import Search, longest_training
 from posesweep.trainables.status import read_status, write_status
@@ -29,6 +30,7 @@ def run_sweep(sweep: Sweep, folder: Path, extend: int = 0) -> None:
     """
     with lease(folder), ThreadPoolExecutor(1) as aside:
         refuse_changes(sweep, folder)
+        sweep_up(folder)
         slots = plan_slots(sweep, **machine())
         with ray_beside(slots, aside) as ray_is_up:
             base = prepare(sweep, folder, slots)
@@ -130,20 +132,34 @@ def metrics_of(folder: Path, number: int) -> list[dict[str, Any]]:
 def run_on_tune(
     sweep: Sweep, search: Search, folder: Path, base: dict[str, Any], slots: Slots, progress: Progress
 ) -> None:
-    """Train everything the search still wants. Raises KeyboardInterrupt when Ctrl-C ended it early."""
-    from posesweep.trainables.records import Records
+    """Train everything the search still wants, or until `posesweep stop`. Raises KeyboardInterrupt when Ctrl-C ended it
+    early, SweepError when going on makes no sense before something is put right."""
+    from ray.tune import TuneError
 
-    driver = Driver(os.getpid(), socket.gethostname(), Path.cwd())
+    from posesweep.trainables.records import Records
+    from posesweep.trainables.watch import Watch
+
+    driver = Driver(os.getpid(), socket.gethostname(), Path.cwd(), sweep.failure.stall_minutes * 60)
+    orders = Orders()
     trainable = partial(train_in_tune, base=base, folder=folder.resolve(), slots=slots, driver=driver)
-    records = Records(search, folder, progress, sweep.keep.checkpoints_of_top, slots.workers > 1)
-    fit(trainable, search, folder, slots, callbacks=[records], max_retries=sweep.failure.max_retries)
+    records = Records(search, sweep, folder, progress, orders)
+    watch = Watch(sweep, folder, progress.board, orders, make_room=records.make_room)
+    run = {"orders": orders, "callbacks": [records, watch], "max_retries": sweep.failure.max_retries}
+    try:
+        fit(trainable, search, folder, slots, **run)
+    except (TuneError, OSError) as error:
+        raise storage_error(folder, error) or error from error
     if search.hopeless:
         number = search.ended()[0]
         raise SweepError(
             f"every one of the first {len(search.ended())} trials failed; the reason of trial {number}: "
             f"{search.outcome(number)[1]}; put it right, remove {folder} and start again"
         )
-    if search.left:
+    if orders.is_fault:
+        raise SweepError(f"{sweep.name} stopped: {orders.halt}")
+    if orders.halt:
+        print(f"{opening_line(search, folder)}; {orders.halt}; the same command goes on", flush=True)
+    elif search.left:
         raise KeyboardInterrupt
 
 
@@ -154,12 +170,12 @@ def fit(
     slots: Slots,
     **run: Any,
 ) -> None:
-    """Have Ray Tune run `trainable` for every proposal of the search. `run`: callbacks, max_retries."""
+    """Have Ray Tune run `trainable` for every proposal of the search. `run`: callbacks, max_retries, orders."""
     from ray import tune
 
     from posesweep.trainables.tune_glue import StudyScheduler, StudySearcher
 
-    searcher = StudySearcher(search)
+    searcher = StudySearcher(search, run.get("orders"))
     tuner = tune.Tuner(
         tune.with_resources(trainable, trial_resources(slots)),
         tune_config=tune.TuneConfig(

@@ -340,6 +340,11 @@ def _resume(training: Training) -> LoopState:
     checkpoint = load_checkpoint(training.context.folder / "last")
     if checkpoint is None:
         return LoopState()
+    if checkpoint.note and training.context.is_main:
+        print(f"{training.context.folder.name}: {checkpoint.note}", flush=True)
+        write_status(training.context.folder, state="running", note=checkpoint.note)
+    if not checkpoint.weights:
+        return checkpoint.loop
     training.network.load_state_dict(checkpoint.weights)
     training.optimizer.load_state_dict(checkpoint.tensors["optimizer"])
     training.precision.scaler.load_state_dict(checkpoint.tensors["scaler"])

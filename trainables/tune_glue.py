@@ -1,7 +1,8 @@
 """Ray Tune as the executor of a `Search`: it asks for trials and hands on what they report, and decides nothing.
 
 A trial's config is {"number", "params", "role"}. After each epoch it reports {"epoch": int, "value": float | None,
-"state": ...} and whatever else it likes; state is running, finished, or diverged or failed (these with "reason").
+"state": ...} and whatever else it likes; state is running, finished, or diverged or failed (these with "reason"), or
+halted: nothing is wrong with the trial, but nothing can be saved, so the whole sweep stops for that reason.
 A trial that Tune ends without a word of its own (time budget, Ctrl-C) stays running in the journal, and the next run of
 the sweep takes it up again.
 
@@ -18,6 +19,7 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from posesweep.trainables.housekeeping import Orders
 from posesweep.trainables.search import Proposal, Search
 
 Result = dict[str, Any]
@@ -26,16 +28,16 @@ Result = dict[str, Any]
 class StudySearcher(Searcher):
     """Gives Tune the trials that were interrupted, then new ones."""
 
-    def __init__(self, search: Search) -> None:
+    def __init__(self, search: Search, orders: Orders | None = None) -> None:
         super().__init__()
         self.search = search
-        self.errors: dict[str, str] = {}  # Tune's trial id -> what went wrong; Tune tells the scheduler only
+        self.orders = orders if orders is not None else Orders()
         self._numbers: dict[str, int] = {}
         self._interrupted = search.unfinished()
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's config, or FINISHED: there are no more, or all have failed so far."""
-        if self.search.hopeless:
+        """The next trial's config, or FINISHED: there are no more, all have failed so far, or the sweep is to stop."""
+        if self.search.hopeless or self.orders.halt:
             return Searcher.FINISHED
         proposal = self._interrupted.pop(0) if self._interrupted else self.search.next_trial()
         if proposal is None:
@@ -47,7 +49,7 @@ class StudySearcher(Searcher):
         """Record how the trial ended; one that only stopped running is left for the next run of the sweep."""
         number = self._numbers[trial_id]
         if error:
-            self.search.fail(number, self.errors.get(trial_id, "it ended with an error"))
+            self.search.fail(number, self.orders.errors.get(number, "it ended with an error"))
         elif result is not None:
             take_in(self.search, number, result)
 
@@ -66,13 +68,17 @@ class StudyScheduler(FIFOScheduler):
         self._searcher = searcher
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Result) -> str:
-        """Record the report; STOP when the search says so."""
+        """Record the report; STOP when the search says so, or when the whole sweep is to stop."""
+        orders = self._searcher.orders
+        if result.get("state") == "halted":
+            orders.stop(result["reason"], is_fault=True)
         reason = take_in(self._searcher.search, trial.config["number"], result)
-        return TrialScheduler.CONTINUE if reason is None else TrialScheduler.STOP
+        return TrialScheduler.STOP if reason is not None or orders.halt else TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Keep the reason; Tune may still try the trial again."""
-        self._searcher.errors[trial.trial_id] = why(Path(trial.error_file))
+        number, orders = trial.config["number"], self._searcher.orders
+        orders.errors[number] = orders.ended.pop(number, "") or why(Path(trial.error_file))
 
 
 def config_of(proposal: Proposal) -> Result:

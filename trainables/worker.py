@@ -9,7 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from posesweep.errors import PoseSweepError
+from posesweep.errors import PoseSweepError, StorageError
 from posesweep.files import read_json, trial_folder, write_json, write_text
 from posesweep.trainables.cluster import Slots
 from posesweep.trainables.config import TrialConfig
@@ -21,6 +21,7 @@ from posesweep.trainables.context import (
     in_ray_train_worker,
     in_this_process,
 )
+from posesweep.trainables.housekeeping import heard, logged_to, storage_error
 from posesweep.trainables.status import read_status, write_status
 from posesweep.trainables.tasks import make_config
 from posesweep.trainables.trial import DivergedError, run_trial
@@ -28,42 +29,70 @@ from posesweep.trainables.trial import DivergedError, run_trial
 
 @dataclass(frozen=True)
 class Driver:
-    """The process that runs the sweep, and the folder it was started in."""
+    """The process that runs the sweep, the folder it was started in, and how long a trial may be silent."""
 
     pid: int
     host: str
     folder: Path
+    stall_s: float | None = None
 
 
 def train_in_tune(proposal: dict[str, Any], base: dict[str, Any], folder: Path, slots: Slots, driver: Driver) -> None:
-    """One trial, in a Tune actor. Reports each epoch, and at last how it ended.
+    """One trial, in a Tune actor. Reports each epoch, and at last how it ended; what it prints goes to its log.txt.
 
-    What the user must put right ends the trial as failed, in words; anything else is raised, so that Tune tries again.
+    What the user must put right ends the trial as failed, in words; a disk that cannot be written halts the sweep;
+    anything else is raised, so that Tune tries again.
     """
     from ray import tune
 
     _end_once_with(driver.pid, driver.host)
-    trial, metric = trial_folder(folder, proposal["number"]), base["metric"]["name"]
+    number = proposal["number"]
+    trial = trial_folder(folder, number)
+    silence_s = driver.stall_s if slots.workers == 1 else None
+    try:
+        with logged_to(trial / "log.txt", f"trial {number}: {proposal['params']}", silence_s):
+            end = _train(proposal, base, trial, slots, driver)
+    except SupersededError:
+        return
+    except Exception as error:
+        trouble = error if isinstance(error, StorageError) else storage_error(trial, error)
+        if trouble is None:
+            raise
+        end = {"epoch": 0, "state": "halted", "reason": str(trouble)}
+    tune.report(end)
+
+
+def _train(proposal: dict[str, Any], base: dict[str, Any], trial: Path, slots: Slots, driver: Driver) -> dict[str, Any]:
+    """Train one proposal in its folder; returns its last report: how it ended."""
+    from ray import tune
+
+    metric = base["metric"]["name"]
+
+    def report(row: dict[str, Any]) -> None:
+        heard(driver.stall_s)
+        tune.report(report_of(row, metric))
+
     state, reason = "", ""
     try:
         config = make_config(with_whole_paths({**base, **proposal["params"]}, driver.folder))
         if config.workers > 1:
             run_in_ray_train(config, trial, slots)
         else:
-            run_trial(config, in_this_process(trial, lambda row: tune.report(report_of(row, metric))))
+            run_trial(config, in_this_process(trial, report))
     except DivergedError as error:
         state, reason = "diverged", str(error)
-    except SupersededError:
-        return
+    except (SupersededError, StorageError):
+        raise
     except PoseSweepError as error:
         state, reason = "failed", str(error)
     except Exception:
         write_text(trial / "error.txt", traceback.format_exc())
         raise
     if state:
+        print(f"{state}: {reason}", flush=True)
         write_status(trial, state=state, reason=reason)
     status = read_status(trial)
-    tune.report({"epoch": status.get("epochs", 0), "state": status["state"], "reason": status["reason"]})
+    return {"epoch": status.get("epochs", 0), "state": status["state"], "reason": status["reason"]}
 
 
 def with_whole_paths(values: dict[str, Any], here: Path) -> dict[str, Any]:
@@ -121,8 +150,10 @@ def train_in_ray_train_worker(values: dict[str, Any], folder: Path, attempt: int
     """One worker of a DDP trial. How the trial ended stands in status.json, which the first worker writes."""
     config = make_config(values)
     context = in_ray_train_worker(folder, attempt, partial(report_of, metric=config.metric.name))
+    log = folder / ("log.txt" if context.is_main else f"log.{context.rank}.txt")
     try:
-        run_trial(config, context)
+        with logged_to(log, f"attempt {attempt}, worker {context.rank + 1} of {context.world}"):
+            run_trial(config, context)
     except DivergedError:
         pass  # on every rank alike, and recorded
     except SupersededError:

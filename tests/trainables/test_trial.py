@@ -105,11 +105,35 @@ def test_a_kill_between_checkpoint_and_metrics_loses_no_line(whole, horses, tmp_
 def test_a_kill_while_checkpoints_are_swapped_falls_back(whole, horses, tmp_path):
     with pytest.raises(KilledError):
         train(config_of(horses), tmp_path, kill_after(2))
+    shutil.rmtree(tmp_path / "last.old")
     (tmp_path / "last").rename(tmp_path / "last.old")
     (tmp_path / "last.new").mkdir()
     (tmp_path / "last.new" / "weights.safetensors").write_bytes(b"torn")
     train(config_of(horses), tmp_path)
     assert metrics(tmp_path) == metrics(whole)
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "ema.safetensors", "state.pt", "state.json"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(whole, horses, tmp_path, file):
+    with pytest.raises(KilledError):
+        train(config_of(horses), tmp_path, kill_after(3))
+    torn = tmp_path / "last" / file
+    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    train(config_of(horses), tmp_path)
+    assert metrics(tmp_path) == metrics(whole)
+    note = read_json(tmp_path / "status.json")["note"]
+    assert note.startswith("last/ is damaged (")
+    assert note.endswith("the training goes on from the checkpoint before it, epoch 2")
+
+
+def test_without_any_whole_checkpoint_the_training_begins_again(whole, horses, tmp_path):
+    with pytest.raises(KilledError):
+        train(config_of(horses), tmp_path, kill_after(2))
+    for name in ("last", "last.old"):
+        (tmp_path / name / "weights.safetensors").write_bytes(b"torn")
+    train(config_of(horses), tmp_path)
+    assert metrics(tmp_path) == metrics(whole)
+    assert read_json(tmp_path / "status.json")["note"].endswith("; the training begins again")
 
 
 def test_an_orphan_stops_without_a_trace(horses, tmp_path):
