@@ -12,9 +12,10 @@ from typing import Any
 from posesweep.errors import SweepError
 from posesweep.files import read_json_lines, trial_folder, write_json
 from posesweep.search_spaces.space import Sweep, edges, space_json
-from posesweep.trainables.cluster import Slots, machine, plan_slots, ray_beside, trial_resources
+from posesweep.trainables.cluster import Slots, ray_beside, room_of, trial_resources
 from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes
 from posesweep.trainables.housekeeping import Orders, storage_error, sweep_up
+from posesweep.trainables.preflight import checked_slots
 from posesweep.trainables.progress import Board, Progress
 from posesweep.trainables.search import Search, longest_training
 from posesweep.trainables.status import read_status, write_status
@@ -31,7 +32,7 @@ def run_sweep(sweep: Sweep, folder: Path, extend: int = 0) -> None:
     with lease(folder), ThreadPoolExecutor(1) as aside:
         refuse_changes(sweep, folder)
         sweep_up(folder)
-        slots = plan_slots(sweep, **machine())
+        slots = checked_slots(sweep, folder)
         with ray_beside(slots, aside) as ray_is_up:
             base = prepare(sweep, folder, slots)
             record_sweep(sweep, folder)  # only now: a mistake in the data can be put right under the same name
@@ -173,16 +174,15 @@ def fit(
     """Have Ray Tune run `trainable` for every proposal of the search. `run`: callbacks, max_retries, orders."""
     from ray import tune
 
-    from posesweep.trainables.tune_glue import StudyScheduler, StudySearcher
+    from posesweep.trainables.tune_glue import Limited, StudyScheduler, StudySearcher
 
     searcher = StudySearcher(search, run.get("orders"))
     tuner = tune.Tuner(
         tune.with_resources(trainable, trial_resources(slots)),
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            search_alg=Limited(searcher, room_of(slots, lambda: search.left)),
             scheduler=StudyScheduler(searcher),
             num_samples=search.left,
-            max_concurrent_trials=slots.concurrent,
             reuse_actors=slots.workers == 1,
         ),
         run_config=tune.RunConfig(

@@ -130,7 +130,10 @@ def lab(folder: Path) -> Iterator[Lab]:
     """The two hosts while in this block; at its end all their processes are gone with their namespaces."""
     common = folder / "shared"
     common.mkdir(parents=True)
-    hosts = [Host("posesweep-head", "10.77.0.1", folder / "head"), Host("posesweep-worker", "10.77.0.2", folder / "worker")]
+    hosts = [
+        Host("posesweep-head", "10.77.0.1", folder / "head"),
+        Host("posesweep-worker", "10.77.0.2", folder / "worker"),
+    ]
     keys = make_keys(folder / "keys")
     started = [boot(host, keys, common) for host in hosts]
     try:
@@ -163,7 +166,9 @@ def boot(host: Host, keys: Path, common: Path) -> subprocess.Popen[bytes]:
     (host.folder / "sshd.conf").write_text(SSHD.format(address=host.address))
     lines = Path("/etc/passwd").read_text().splitlines()
     root = f"root:x:0:0:root:{HOME}:/bin/bash"
-    (host.folder / "passwd").write_text("\n".join([root, *(line for line in lines if line.split(":")[0] != "root"), ""]))
+    (host.folder / "passwd").write_text(
+        "\n".join([root, *(line for line in lines if line.split(":")[0] != "root"), ""])
+    )
     script = BOOT.format(
         home=host.home,
         tmp=host.folder / "tmp",
@@ -176,7 +181,17 @@ def boot(host: Host, keys: Path, common: Path) -> subprocess.Popen[bytes]:
         sshd=TOOLS[0],
     )
     # the new root of the mounts is private, so that nothing of this reaches the machine
-    spaces = ["--propagation=private", "--fork", "--pid", "--kill-child", "--mount-proc", "--mount", "--uts", "--net", "--ipc"]
+    spaces = [
+        "--propagation=private",
+        "--fork",
+        "--pid",
+        "--kill-child",
+        "--mount-proc",
+        "--mount",
+        "--uts",
+        "--net",
+        "--ipc",
+    ]
     with (host.folder / "boot.log").open("wb") as log:
         process = subprocess.Popen(["unshare", *spaces, "bash", "-c", script], stdout=log, stderr=log)
     host.pid = process.pid
@@ -189,15 +204,10 @@ def connect(one: Host, other: Host) -> None:
     while time.monotonic() < end and not all(_has_own_network(host) for host in (one, other)):
         time.sleep(0.05)
     name = f"ps{one.pid % 10**6}"
-    subprocess.run(
-        ["ip", "link", "add", f"{name}a", "netns", str(one.pid), "type", "veth"]
-        + ["peer", "name", f"{name}b", "netns", str(other.pid)],
-        check=True,
-    )
+    ends = [f"{name}a", "netns", str(one.pid)], [f"{name}b", "netns", str(other.pid)]
+    subprocess.run(["ip", "link", "add", *ends[0], "type", "veth", "peer", "name", *ends[1]], check=True)
     for host, link in ((one, f"{name}a"), (other, f"{name}b")):
-        subprocess.run(
-            ["nsenter", "-t", str(host.pid), "-n", "ip", "link", "set", link, "name", "cable"], check=True
-        )
+        subprocess.run(["nsenter", "-t", str(host.pid), "-n", "ip", "link", "set", link, "name", "cable"], check=True)
 
 
 def _has_own_network(host: Host) -> bool:
