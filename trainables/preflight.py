@@ -214,7 +214,7 @@ def mistakes_of(here: Answer, there: Answer, question: Question) -> Sequence[str
     if not there.code:
         found.append("has no PoseSweep; `ray up cluster.yaml` brings it")
     elif there.code != here.code:
-        found.append("its copy of PoseSweep is not the driver's; repeat `ray up cluster.yaml`, which brings the code")
+        found.append("its copy of PoseSweep is not the driver's; repeat `ray up cluster.yaml`")
     if not there.sees_folder:
         found.append(
             f"does not see the sweep folder {question.folder}; put it on a disk that every node mounts under the same "

@@ -13,6 +13,7 @@ the sweep takes it up again.
 than it could have.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,13 @@ def take_in(search: Search, number: int, result: Result) -> str | None:
 def why(error_file: Path) -> str:
     """What a trial last failed of, from Tune's error.txt, in one line: 'ValueError: ...', or that its process died."""
     last = error_file.read_text(encoding="utf-8").rpartition("Failure # ")[2]
+    if "its node has died" in last:
+        return f"its machine{_address(last)} was lost"
     if "actor died" in last.lower():
         return "its process died, killed or out of memory"
     return [line for line in last.splitlines() if line.strip()][-1].strip()
+
+
+def _address(text: str) -> str:
+    found = re.search(r"\bip: (\S+)", text)
+    return f" ({found[1]})" if found else ""
