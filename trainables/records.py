@@ -105,6 +105,11 @@ class Queue(Searcher):
         self._jobs = list(jobs)
         self._orders = orders
 
+    @property
+    def left(self) -> int:
+        """How many jobs were not begun yet."""
+        return len(self._jobs)
+
     def suggest(self, trial_id: str) -> Any:
         """The next job, or FINISHED: there are no more, or no more are to be begun."""
         return self._jobs.pop(0) if self._jobs and not self._orders.halt else Searcher.FINISHED

@@ -15,9 +15,10 @@ from posesweep.errors import SweepError
 from posesweep.files import read_json_lines, trial_folder, write_json
 from posesweep.search_spaces.space import Sweep, edges, space_json
 from posesweep.trainables import retraining
-from posesweep.trainables.cluster import Slots, machine, plan_slots, ray_beside, trial_resources
+from posesweep.trainables.cluster import Slots, ray_beside, room_of, trial_resources
 from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes
 from posesweep.trainables.housekeeping import Orders, StopAskedError, storage_error, sweep_up
+from posesweep.trainables.preflight import checked_slots
 from posesweep.trainables.progress import Board, Progress
 from posesweep.trainables.retraining import Plan
 from posesweep.trainables.search import Search, longest_training, summary_of
@@ -38,7 +39,7 @@ def run_sweep(sweep: Sweep, folder: Path, extend: int = 0) -> None:
     with lease(folder), tracking(sweep, folder), ThreadPoolExecutor(1) as aside:
         refuse_changes(sweep, folder)
         sweep_up(folder)
-        slots = plan_slots(sweep, **machine())
+        slots = checked_slots(sweep, folder)
         with ray_beside(slots, aside) as ray_is_up:
             base = prepare(sweep, folder, slots)
             record_sweep(sweep, folder)  # only now: a mistake in the data can be put right under the same name
@@ -180,12 +181,13 @@ def train_again(sweep: Sweep, search: Search, plan: Plan, folder: Path, trainabl
     orders = Orders()
     with Progress(retraining.board_of(sweep, plan, folder, params, slots.concurrent)) as progress:
         watch = Watch(sweep, folder, progress.board, orders, make_room=lambda: None)
+        queue = Queue(retraining.jobs(plan, left, params), orders)
         execute(
             trainable,
-            Queue(retraining.jobs(plan, left, params), orders),
+            queue,
             folder,
             slots,
-            samples=len(left),
+            left=lambda: queue.left,
             scheduler=QueueScheduler(orders),
             callbacks=[RetrainingRecords(sweep, folder, progress, orders), watch],
             max_retries=sweep.failure.max_retries,
@@ -213,23 +215,25 @@ def fit(trainable: Trainable, search: Search, folder: Path, slots: Slots, **run:
     from posesweep.trainables.tune_glue import StudyScheduler, StudySearcher
 
     searcher = StudySearcher(search, run.pop("orders", None))
-    execute(trainable, searcher, folder, slots, samples=search.left, scheduler=StudyScheduler(searcher), **run)
+    execute(trainable, searcher, folder, slots, left=lambda: search.left, scheduler=StudyScheduler(searcher), **run)
 
 
 def execute(trainable: Trainable, searcher: Any, folder: Path, slots: Slots, **run: Any) -> None:
-    """Have Ray Tune run `trainable` for what the searcher gives. `run`: samples, scheduler, callbacks, max_retries.
+    """Have Ray Tune run `trainable` for what the searcher gives. `run`: left (how many are still to be
+    trained), scheduler, callbacks, max_retries.
 
     Raises StorageError when the disk of `folder` cannot be written.
     """
     from ray import tune
 
+    from posesweep.trainables.tune_glue import Limited
+
     tuner = tune.Tuner(
         tune.with_resources(trainable, trial_resources(slots)),
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            search_alg=Limited(searcher, room_of(slots, run["left"])),
             scheduler=run.get("scheduler"),
-            num_samples=run["samples"],
-            max_concurrent_trials=slots.concurrent,
+            num_samples=run["left"](),
             reuse_actors=slots.workers == 1,
         ),
         run_config=tune.RunConfig(
