@@ -280,7 +280,7 @@ class Progress:
 
     def retried(self, number: int, reason: str) -> None:
         """A trial failed, and will be tried again."""
-        self._say(f"{self.board.(number)}: {reason}")
+        self._say(f"{self.board.called(number)}: {reason}")
 
     def ended(self, number: int, state: str, reason: str | None = None) -> None:
         """A trial finished, was pruned, diverged or failed."""
