@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from posesweep.analysis.confirmed import Candidate, confirmed
@@ -37,7 +36,7 @@ def chosen(results: SweepResults, table: Standings, number: int | None = None) -
     The winner is the confirmed one, once all trainings of the confirmation have ended.
     """
     found = confirmed(results) if number is None and not unconfirmed(results) else None
-    if found is not None:
+    if found is not None and found.winner is not None:
         return best_seed(results, found.winner)
     row = table.winner if number is None else next((row for row in table.rows if row.trial == number), None)
     if row is None:
@@ -63,7 +62,7 @@ def best_seed(results: SweepResults, candidate: Candidate) -> Chosen:
     sign = 1.0 if results.maximize else -1.0
     seed = max(scored, key=lambda seed: sign * scored[seed])
     folder = next(results.folder / run["folder"] for run in runs if run["seed"] == seed)
-    return Chosen(candidate.trial, folder, fmean(scored.values()), candidate.ap, seed, candidate)
+    return Chosen(candidate.trial, folder, candidate.value, candidate.ap, seed, candidate)
 
 
 def _best_of(folder: Path) -> float | None:

@@ -62,7 +62,9 @@ def read_plan(folder: Path, what: str) -> Plan | None:
     stored = read_json(file)
     return Plan(
         what=what,
-        candidates=tuple((one["trial"], one["role"]) for one in stored["candidates"]),
+        candidates=tuple(
+            (one["trial"], one["role"]) for one in stored["candidates"] if one["trial"] != stored["baseline"]
+        ),
         seeds=tuple(stored["seeds"]),
         epochs=stored["epochs"],
         baseline=stored["baseline"],
@@ -71,9 +73,10 @@ def read_plan(folder: Path, what: str) -> Plan | None:
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
-    """Put a plan on record."""
+    """Put a plan on record; the baseline is the last of its candidates, and may win."""
+    candidates = [*plan.candidates, (plan.baseline, "baseline")]
     record = {
-        "candidates": [{"trial": trial, "role": role} for trial, role in plan.candidates],
+        "candidates": [{"trial": trial, "role": role} for trial, role in candidates],
         "seeds": list(plan.seeds),
         "epochs": plan.epochs,
         "baseline": plan.baseline,

@@ -206,8 +206,7 @@ def confirm(sweep: Sweep, search: Search, folder: Path, trainable: Trainable, sl
     train_again(sweep, search, plan, folder, trainable, slots)
     found = confirmed(read_sweep_folder(folder))
     if found is not None:
-        order = [found.winner.trial, *(row.trial for row in found.rows)]
-        retraining.thin(folder, plan, list(dict.fromkeys(order)), sweep.keep.checkpoints_of_top)
+        retraining.thin(folder, plan, [row.trial for row in found.rows], sweep.keep.checkpoints_of_top)
 
 
 def fit(trainable: Trainable, search: Search, folder: Path, slots: Slots, **run: Any) -> None:

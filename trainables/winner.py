@@ -41,7 +41,7 @@ def conclude(folder: Path) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
     console.print(ranking_table(table, results.metric, "Ranking" if found is None else "Ranking of the search"))
     if found is not None:
-        console.print(confirmed_table(found))
+        console.print(confirmed_table(found, results.metric))
     for note in (*table.notes, *_notes(results, found)):
         console.print(f"note: {note}", markup=False)
     write_results_csv(results, folder / "results.csv")
@@ -88,26 +88,35 @@ def _notes(results: SweepResults, found: Confirmed | None) -> list[str]:
     if left:
         runs = "training has" if left == 1 else "trainings have"
         notes.append(f"{left} {runs} still to confirm the winner; until then it is the one of the search")
-    elif found is None and (results.folder / "confirm.json").is_file():
+    elif found is not None and found.winner is None:
         notes.append("no training of the confirmation came to its end; the winner is the one of the search")
     return notes
 
 
-def confirmed_table(found: Confirmed) -> Table:
+def confirmed_table(found: Confirmed, metric: str) -> Table:
     """What the best of the search reached when they were trained again, beside what the search had seen."""
     table = Table(title="Confirmed with other seeds", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("#", "trial", "AP", "95 % interval", "P(best)", "gain over baseline", "in the search", "each seed"):
+    for name in (
+        "#",
+        "trial",
+        metric.removeprefix("val/"),
+        "95 % interval",
+        "P(best)",
+        "gain over baseline",
+        "in the search",
+        "each seed",
+    ):
         table.add_column(name, justify="left" if name == "each seed" else "right", no_wrap=name != "each seed")
     for place, row in enumerate(found.rows, start=1):
         table.add_row(
-            f"{place}{'=' if row.tied and place > 1 else ''}",
+            "" if row.reason else f"{place}{'=' if row.tied and place > 1 else ''}",
             f"{row.trial}{' baseline' if row.role == 'baseline' else ''}",
-            "" if row.ap is None else f"{row.ap.value:.3f}",
+            "" if row.value is None else f"{row.value:.3f}",
             "" if row.ap is None else f"{row.ap.low:.3f} to {row.ap.high:.3f}",
             "" if row.p_best is None else f"{row.p_best:.0%}",
             "" if row.gain is None else f"{row.gain.value:+.3f} [{row.gain.low:+.3f}, {row.gain.high:+.3f}]",
             "" if row.sweep_value is None else f"{row.sweep_value:.3f}",
-            ", ".join(f"{seed}: {value:.3f}" for seed, value in row.seed_values.items()),
+            row.reason or ", ".join(f"{seed}: {value:.3f}" for seed, value in (row.seed_values or {}).items()),
             style="bold" if place == 1 else "",
         )
     if any(row.tied for row in found.rows[1:]):
@@ -153,22 +162,22 @@ def _confirmed(results: SweepResults, picked: Chosen, status: dict[str, Any]) ->
     found, row = confirmed(results), picked.candidate
     assert found is not None
     assert row is not None
-    seeds = ", ".join(map(str, row.seed_values))
+    seeds = ", ".join(map(str, row.seed_values or {}))
     reached = f"{results.metric} {picked.value:.4f}, the mean of its seeds"
     if row.ap is not None:
         reached = f"AP {row.ap.value:.4f}, 95 % interval {row.ap.low:.4f} to {row.ap.high:.4f} over images and seeds"
     lines = [
         f"The best of sweep '{results.name}': trial {row.trial}, confirmed with seeds {seeds}",
         f"reached: {reached}",
-        f"this is its seed {picked.seed}: {results.metric} {status['best']:.4f}, at epoch {status['best_epoch']} of "
-        f"{status['epochs']}; another training of these settings reaches what all seeds did",
+        f"this is seed {picked.seed}, the best of them: {results.metric} {status['best']:.4f}, at epoch "
+        f"{status['best_epoch']} of {status['epochs']}",
     ]
     if row.sweep_value is not None:
-        lines.append(f"the search saw {results.metric} {row.sweep_value:.4f}, flattered by being picked for it")
+        lines.append(f"in the search: {results.metric} {row.sweep_value:.4f}, the number that it was picked by")
     if row.gain is not None and row.role != "baseline":
         gain = row.gain
         lines.append(f"gain over the baseline: {gain.value:+.4f}, 95 % interval {gain.low:+.4f} to {gain.high:+.4f}")
-    tied = ", ".join(str(other.trial) for other in found.rows if other.tied and other.trial != row.trial)
+    tied = ", ".join(str(other.trial) for other in found.tied)
     cheapest = found.cheapest_tied
     if tied:
         cheap = f"; the cheapest of all: trial {cheapest.trial}" if cheapest is not None else ""
