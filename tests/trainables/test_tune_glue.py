@@ -83,7 +83,7 @@ def test_trials_come_and_go(tmp_path: Path) -> None:
             "its process died",
         ),
         (
-            "Failure # 1 (t)\nThe actor died unexpectedly.\n\tip: 10.0.0.2\nThe actor died because its node has died.\n",
+            "Failure # 1 (t)\nThe actor died.\n\tip: 10.0.0.2\nThe actor died because its node has died.\n",
             "its machine (10.0.0.2) was lost",
         ),
     ],
