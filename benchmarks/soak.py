@@ -111,16 +111,16 @@ class Soak:
         """Disturb, then let it end; returns what is wrong."""
         end = time.monotonic() + self.minutes * 60
         driver = self.start()
-        next_kill = self.next_kill(end)
+        next_kill, written = self.next_kill(end), 0
         while True:
             code = driver.poll()
             if code == 0:
                 break
             if code is not None:
                 driver = self.start()
-            if time.monotonic() > next_kill:
+            if time.monotonic() > next_kill and self.written() > written:  # after a kill, until something goes on
                 self.kill_something(driver)
-                next_kill = self.next_kill(end)
+                next_kill, written = self.next_kill(end), self.written()
             self.look(driver)
             time.sleep(0.5)
         return self.faults()
@@ -144,6 +144,10 @@ class Soak:
         """When to kill something again; never after `end`."""
         at = time.monotonic() + self.dice.uniform(5, 40)
         return at if at < end else float("inf")
+
+    def written(self) -> int:
+        """Bytes of metrics that all trials have written."""
+        return sum(file.stat().st_size for file in self.sweep.glob("trials/*/metrics.jsonl"))
 
     def kill_something(self, driver: subprocess.Popen[bytes]) -> None:
         """One random kill; nothing where there is nothing of that kind at the moment."""
