@@ -90,11 +90,12 @@ def _beating(lease: Path, mine: dict[str, Any]) -> Iterator[None]:
     over = threading.Event()
 
     def beat() -> None:
-        for number in itertools.count():
-            write_json(lease, {**mine, "beat": number})
+        for number in itertools.count(1):
             if over.wait(BEAT_S):
                 return
+            write_json(lease, {**mine, "beat": number})
 
+    write_json(lease, {**mine, "beat": 0})
     thread = threading.Thread(target=beat, daemon=True, name="lease")
     thread.start()
     try:
