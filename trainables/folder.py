@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from posesweep.errors import SweepError
 from posesweep.files import read_json, trial_folder, write_json, write_text
 from posesweep.search_spaces.space import Sweep, differences
+from posesweep.trainables.stopping import BASELINE
 
 BEAT_S = 5.0
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # Lustre without -o flock, some FUSE disks
@@ -172,6 +173,11 @@ def record_split(folder: Path, record: dict) -> None:
             "not be compared with new ones; give the sweep another name:, or put the data back"
         )
     write_json(file, record)
+
+
+def spared(sweep: Sweep) -> list[int]:
+    """The trials whose weights stay in any case: those that a test split needs in the end."""
+    return [BASELINE] if sweep.data.test is not None else []
 
 
 def thin_checkpoints(folder: Path, ended: Collection[int], keep: Collection[int]) -> None:
