@@ -113,8 +113,8 @@ FREE_TO_CHANGE = ("confirm", "budget", "failure", "keep")  # blocks that no resu
 def refuse_changes(sweep: Sweep, folder: Path) -> None:
     """SweepError naming every difference when the folder holds a sweep that was started with another file.
 
-    What decides nothing of the trials that were trained may change: budget, failure, keep and track; what confirm trains
-    again, before it has begun; the test split, before it was used.
+    What decides nothing of the trials that were trained may change: budget, failure, keep and track; what confirm
+    trains again, before it has begun; the test split, before it was used.
     """
     changed = changes(sweep, folder)
     begun = [line for line in changed if _block(line) == "confirm"] if has_begun(folder, "confirm") else []
