@@ -96,7 +96,11 @@ def usual(tmp_path_factory) -> dict:
     return {**base_of(sweep), "epochs": 20, "augment": "medium"}
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+QUICK = ("lr0", "ema", "freeze", "schedule", "batch", "patience", "aug_noise", "final_epochs", "flip_test")
+ALL = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SETTINGS]
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_a_setting_shows(usual, name):
     low, high, part = SETTINGS[name]
     both = [fingerprint(make_config({**usual, **TOGETHER.get(name, {}), name: value})) for value in (low, high)]
