@@ -13,8 +13,8 @@ from posesweep.analysis.per_keypoint import comparison, per_keypoint
 from posesweep.analysis.ranking import Interval, TrialEvidence, rank
 from posesweep.analysis.results import Evidence
 from posesweep.files import read_json, read_json_lines
-from posesweep.trainables.onnx_file import Form, Parity
 from posesweep.trainables.config import TrialConfig
+from posesweep.trainables.onnx_file import Form, Parity
 from posesweep.trainables.status import read_status
 from posesweep.trainables.trained import Trained
 from posesweep.trainables.winner import read_config
