@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   python run_sweep.py sweep.yaml                       start a sweep, or go on with it
   posesweep report runs/horse26                        rank it again and rebuild report.html
   posesweep export runs/horse26 winner/                best.yaml, weights and skeleton of the winner
+  posesweep predict runs/horse26 clip.mp4 --out found/ keypoints in images and videos
   posesweep train runs/horse26/best.yaml --out runs/again
   posesweep eval runs/horse26                          score the winner's weights again
 posesweep VERB --help says more of each
