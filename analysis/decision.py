@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from posesweep.analysis.confirmed import Confirmed
 from posesweep.analysis.ranked import Standing, Standings
 from posesweep.analysis.ranking import Interval
 from posesweep.analysis.results import SweepResults
@@ -17,7 +18,7 @@ PREDICATES = {
 }
 
 
-def decision(results: SweepResults, ranked: Standings) -> tuple[str, str, str]:
+def decision(results: SweepResults, ranked: Standings, confirmed: Confirmed | None = None) -> tuple[str, str, str]:
     """(the winner, the gain over the baseline, how sure)."""
     winner = ranked.winner
     if winner is None:

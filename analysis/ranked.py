@@ -118,13 +118,13 @@ def _intervals(results: SweepResults, contenders: list[Standing]) -> tuple[dict[
     """What the paired bootstrap says of each trial that has predictions, as fields of Standing; and notes."""
     if results.metric != AP:
         return {}, (f"Ranked by {results.metric}, as the sweep asks; intervals exist for {AP} only.",)
-    found = {row.trial: _matches(results.evidence(row.trial)) for row in contenders}
+    found = {row.trial: matches_of(results.evidence(row.trial)) for row in contenders}
     trials = [TrialEvidence(trial, matches) for trial, matches in found.items() if matches is not None]
     images = next((matches.images for matches in found.values() if matches is not None), None)
     if images is None:
         return {}, ()
     try:
-        ranking = rank(trials, results.baseline, Bootstrap(groups=_groups(results, images)))
+        ranking = rank(trials, results.baseline, Bootstrap(groups=groups_of(results, images)))
     except SweepError as error:  # trials that cannot be compared are still shown side by side
         return {}, (f"No intervals: {error}.",)
     left_out = [trial for trial, matches in found.items() if matches is None]
@@ -137,13 +137,14 @@ def _intervals(results: SweepResults, contenders: list[Standing]) -> tuple[dict[
     return _fields(ranking, whole=True), ranking.notes
 
 
-def _matches(evidence: Evidence | None) -> Matches | None:
+def matches_of(evidence: Evidence | None) -> Matches | None:
+    """What the ranking needs of a trial's predictions; None where there are none."""
     arrays = evidence.arrays if evidence is not None else {}
     saved = {name.removeprefix(MATCH_PREFIX): array for name, array in arrays.items() if name.startswith(MATCH_PREFIX)}
     return Matches.from_arrays(saved) if saved else None
 
 
-def _groups(results: SweepResults, images: np.ndarray) -> np.ndarray | None:
+def groups_of(results: SweepResults, images: np.ndarray) -> np.ndarray | None:
     """The group (video, animal) of each image where split.json knows them: pictures of one are not independent."""
     groups = results.split.get("groups")
     if not isinstance(groups, Mapping) or not all(str(image) in groups for image in images):

@@ -46,8 +46,17 @@ def planned(sweep: Sweep) -> list[tuple[str, Values]]:
     return [("baseline", dict(sweep.baseline)), *(("try_first", dict(values)) for values in sweep.try_first)]
 
 
-def propose(sweep: Sweep, rule: Early, trials: Sequence[FrozenTrial], history: History) -> tuple[str, Values] | None:
-    """The (role, values of the active parameters) of the trial after `trials`; None when a grid has no more points."""
+def propose(
+    sweep: Sweep,
+    rule: Early,
+    trials: Sequence[FrozenTrial],
+    history: History,
+    earlier: Sequence[FrozenTrial] = (),
+) -> tuple[str, Values] | None:
+    """The (role, values of the active parameters) of the trial after `trials`; None when a grid has no more points.
+
+    `earlier` are trials of other sweeps, as the sampler is to take them.
+    """
     number, first = len(trials), planned(sweep)
     if number < len(first):
         return first[number]
@@ -55,7 +64,7 @@ def propose(sweep: Sweep, rule: Early, trials: Sequence[FrozenTrial], history: H
         points = grid(sweep)
         at = number - len(first)
         return ("search", points[at]) if at < len(points) else None
-    return "search", _sampled(sweep, number, as_sampled(sweep, rule, trials, history))
+    return "search", _sampled(sweep, number, [*earlier, *as_sampled(sweep, rule, trials, history)])
 
 
 def _sampled(sweep: Sweep, number: int, seen: Sequence[FrozenTrial]) -> Values:

@@ -16,13 +16,16 @@ from posesweep.trainables.tune_glue import why
 
 
 class Records(tune.Callback):
-    """Keeps the sweep folder and the live view in step with the search."""
+    """Keeps the sweep folder and the live view in step with the search. `keep`: how many of the best keep their
+    weights, and which trials do in any case."""
 
-    def __init__(self, search: Search, folder: Path, progress: Progress, keep_best: int, several_workers: bool) -> None:
+    def __init__(
+        self, search: Search, folder: Path, progress: Progress, keep: tuple[int, list[int]], several_workers: bool
+    ) -> None:
         self.search = search
         self.folder = folder
         self.progress = progress
-        self.keep_best = keep_best
+        self.keep_best, self.spared = keep
         self.several_workers = several_workers
 
     def __getstate__(self) -> dict[str, Any]:
@@ -60,7 +63,7 @@ class Records(tune.Callback):
         words = {"reason": reason} if reason else {}
         write_status(trial_folder(self.folder, number), state=state, **words)
         self.progress.ended(number, state, reason)
-        thin_checkpoints(self.folder, self.search.ended(), self.search.best(self.keep_best))
+        thin_checkpoints(self.folder, self.search.ended(), [*self.search.best(self.keep_best), *self.spared])
 
 
 class Queue(Searcher):

@@ -17,7 +17,7 @@ How a trial ends, as Optuna knows it and as it is shown to the sampler (`proposa
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,6 +53,8 @@ class Search:
 
     def __init__(self, sweep: Sweep, study: optuna.Study, storage: optuna.storages.JournalStorage) -> None:
         self.sweep = sweep
+        self.earlier: Sequence[FrozenTrial] = ()  # trials of other sweeps, as the sampler is shown them
+        self.budget_ended: Callable[[Search], str] = lambda search: ""  # why no new trial is begun, in words
         self._study = study
         self._storage = storage
         self._sign = 1.0 if sweep.metric.goal == "maximize" else -1.0
@@ -96,11 +98,12 @@ class Search:
         self._study.set_user_attr("extended_by", self.wanted - self.sweep.search.trials + trials)
 
     def next_trial(self) -> Proposal | None:
-        """Propose the next trial and record it as running; None when there are as many as wanted."""
+        """Propose the next trial and record it as running; None when there are as many as wanted, or none may be
+        begun."""
         trials = self._trials()
-        if len(trials) >= self.wanted:
+        if len(trials) >= self.wanted or self.budget_ended(self):
             return None
-        proposed = propose(self.sweep, self.rule, trials, self.history())
+        proposed = propose(self.sweep, self.rule, trials, self.history(), self.earlier)
         if proposed is None:
             return None
         role, values = proposed

@@ -12,22 +12,25 @@ from typing import Any
 from posesweep.analysis.confirmed import confirmed
 from posesweep.analysis.results import read_sweep_folder
 from posesweep.errors import SweepError
-from posesweep.files import read_json_lines, trial_folder, write_json
+from posesweep.files import read_json, read_json_lines, trial_folder, write_json
 from posesweep.search_spaces.space import Sweep, edges, space_json
 from posesweep.trainables import retraining
+from posesweep.trainables.budget import Budget, notes_on_budget
 from posesweep.trainables.cluster import Slots, machine, plan_slots, ray_beside, trial_resources
 from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes
 from posesweep.trainables.progress import Board, Progress
-from posesweep.trainables.retraining import Plan
+from posesweep.trainables.retraining import Plan, Promote
 from posesweep.trainables.search import Search, longest_training
 from posesweep.trainables.status import read_status, write_status
+from posesweep.trainables.stopping import BASELINE
 from posesweep.trainables.tasks import find_task, make_config
+from posesweep.trainables.warm_start import earlier_trials
 from posesweep.trainables.worker import Driver, train_in_tune
 
 Trainable = Callable[[dict[str, Any]], None]
 
 
-def run_sweep(sweep: Sweep, folder: Path, extend: int = 0) -> None:
+def run_sweep(sweep: Sweep, folder: Path, extend: int = 0, promote: Promote | None = None) -> None:
     """Start the sweep in `folder`, or go on where it was left; returns when every trial has ended and is ranked.
 
     Raises SweepError when the folder belongs to another sweep or process or the machine is too small, DataError when
@@ -38,22 +41,29 @@ def run_sweep(sweep: Sweep, folder: Path, extend: int = 0) -> None:
         slots = plan_slots(sweep, **machine())
         with ray_beside(slots, aside) as ray_is_up:
             base = prepare(sweep, folder, slots)
+            search = open_search(sweep, folder, slots)
             record_sweep(sweep, folder)  # only now: a mistake in the data can be put right under the same name
-            search = Search.open(sweep, folder)
             extend_by(search, extend)
             catch_up(search, folder, sweep.metric.name)
             print(opening_line(search, folder), flush=True)
-            from posesweep.trainables.winner import conclude  # seconds of importing, which Ray needs to start, too
+            if promote is not None:
+                promotion(sweep, search, folder, promote)  # whether it can be done at all
+            # seconds of importing, which Ray needs to start, too
+            from posesweep.trainables.final_test import use_test_split
+            from posesweep.trainables.winner import conclude
 
             ray_is_up.result()
             driver = Driver(os.getpid(), socket.gethostname(), Path.cwd())
             trainable = partial(train_in_tune, base=base, folder=folder.resolve(), slots=slots, driver=driver)
-            if search.left:
-                with Progress(board_of(search, folder, slots)) as progress:
-                    run_on_tune(sweep, search, folder, trainable, slots, progress)
+            run_search(sweep, search, folder, trainable, slots)
             if sweep.confirm is not None:
                 confirm(sweep, search, folder, trainable, slots)
-        conclude(folder)  # while Ray leaves
+            if promote is not None:
+                plan = retraining.agreed_plan(folder, promotion(sweep, search, folder, promote))
+                train_again(sweep, search, plan, folder, trainable, slots)
+        if sweep.data.test is not None:
+            use_test_split(sweep.data, folder)  # while Ray leaves
+        conclude(folder)
 
 
 def prepare(sweep: Sweep, folder: Path, slots: Slots) -> dict[str, Any]:
@@ -68,13 +78,47 @@ def prepare(sweep: Sweep, folder: Path, slots: Slots) -> dict[str, Any]:
         **sweep.fixed,
     }
     prepared = find_task(sweep.task).prepare([make_config({**base, **values}) for values in edges(sweep)])
-    for note in prepared.notes:
+    for note in [*prepared.notes, *notes_on_budget(sweep, slots)]:
         print(f"note: {note}")
     record_split(folder, prepared.record)
     write_json(folder / "space.json", space_json(sweep))
     if prepared.draw is not None and not (folder / "pictures").is_dir():
         prepared.draw(folder / "pictures")
-    return {**base, **prepared.settings}
+    trained_on = sweep.data.model_dump(exclude={"test", "test_images"})  # no trial knows of the test split
+    return {**base, "data": trained_on, **prepared.settings}
+
+
+def open_search(sweep: Sweep, folder: Path, slots: Slots) -> Search:
+    """The search with what it knows besides its own trials: those of earlier sweeps, and its budget."""
+    earlier, notes = earlier_trials(sweep, folder, read_json(folder / "split.json")["hash"])
+    for note in notes:
+        print(f"note: {note}")
+    search = Search.open(sweep, folder)
+    search.earlier = earlier
+    search.budget_ended = Budget(sweep, folder, slots).ended
+    return search
+
+
+def promotion(sweep: Sweep, search: Search, folder: Path, promote: Promote) -> Plan:
+    """Whom `--promote` trains longer. SweepError before the search is through, or where nothing can be promoted."""
+    if not search.proposals():
+        raise SweepError(f"{sweep.name} was never started, so there is nothing to promote; leave --promote out")
+    if search.unfinished() or (search.left and not search.budget_ended(search)):
+        raise SweepError(f"{sweep.name} has {search.left} trials to run yet; repeat without --promote until it ends")
+    if not search.best_finished():
+        raise SweepError(f"{sweep.name}: no trial has finished, so there is nothing to promote")
+    found = confirmed(read_sweep_folder(folder))
+    order = [row.trial for row in found.rows if row.ap is not None] if found is not None else []
+    return retraining.promote_plan(sweep, search, promote, order)
+
+
+def run_search(sweep: Sweep, search: Search, folder: Path, trainable: Trainable, slots: Slots) -> None:
+    """Train everything the search still wants, as far as the budget goes, and say where that ended it."""
+    if search.unfinished() or (search.left and not search.budget_ended(search)):
+        with Progress(board_of(search, folder, slots)) as progress:
+            run_on_tune(sweep, search, folder, trainable, slots, progress)
+    if search.left and (reason := search.budget_ended(search)):
+        print(f"note: {reason}", flush=True)
 
 
 def extend_by(search: Search, trials: int) -> None:
@@ -143,7 +187,8 @@ def run_on_tune(
     """Train everything the search still wants. Raises KeyboardInterrupt when Ctrl-C ended it early."""
     from posesweep.trainables.records import Records
 
-    records = Records(search, folder, progress, sweep.keep.checkpoints_of_top, slots.workers > 1)
+    keep = (sweep.keep.checkpoints_of_top, spared(sweep))
+    records = Records(search, folder, progress, keep, slots.workers > 1)
     fit(trainable, search, folder, slots, callbacks=[records], max_retries=sweep.failure.max_retries)
     if search.hopeless:
         number = search.ended()[0]
@@ -151,8 +196,13 @@ def run_on_tune(
             f"every one of the first {len(search.ended())} trials failed; the reason of trial {number}: "
             f"{search.outcome(number)[1]}; put it right, remove {folder} and start again"
         )
-    if search.left:
+    if search.unfinished() or (search.left and not search.budget_ended(search)):
         raise KeyboardInterrupt
+
+
+def spared(sweep: Sweep) -> list[int]:
+    """The trials whose weights stay in any case: those that a test split needs in the end."""
+    return [BASELINE] if sweep.data.test is not None else []
 
 
 def train_again(sweep: Sweep, search: Search, plan: Plan, folder: Path, trainable: Trainable, slots: Slots) -> None:
@@ -187,8 +237,8 @@ def confirm(sweep: Sweep, search: Search, folder: Path, trainable: Trainable, sl
     train_again(sweep, search, plan, folder, trainable, slots)
     found = confirmed(read_sweep_folder(folder))
     if found is not None:
-        order = [found.winner.trial, *(row.trial for row in found.rows)]
-        retraining.thin(folder, plan, list(dict.fromkeys(order)), sweep.keep.checkpoints_of_top)
+        best = [row.trial for row in found.rows][: sweep.keep.checkpoints_of_top]
+        retraining.thin(folder, plan, {*best, *spared(sweep)})
 
 
 def fit(trainable: Trainable, search: Search, folder: Path, slots: Slots, **run: Any) -> None:
