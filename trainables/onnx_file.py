@@ -221,14 +221,17 @@ def _apart(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."]) -> float:
 
 def _decided(deployed: Deployed, inputs: Tensor) -> np.ndarray:
     """Which keypoints [n, K] stay where they are when the outputs change in their fourth digit: others have two places
-    that are as high as each other, and which is the higher one is chance on any device."""
+    that are as high as each other, and which is the higher one is chance on any device. Of logits the unit is 1, as a
+    sigmoid rounds small differences away."""
     outputs = deployed.network(inputs if deployed.form.normalised else normalise(inputs))
     parts = outputs if isinstance(outputs, tuple) else (outputs,)
     points, _ = deployed.codec.decode(outputs)
     random = torch.Generator().manual_seed(0)
+    unit = 1.0 if isinstance(deployed.codec, HeatmapCodec) and deployed.codec.sigmoid else 0.0
     decided = np.ones(points.shape[:2], bool)
     for _ in range(3):
-        shaken = tuple(p + _UNSURE * p.abs().amax() * torch.randn(p.shape, generator=random) for p in parts)
+        noise = [_UNSURE * max(unit, float(p.abs().amax())) * torch.randn(p.shape, generator=random) for p in parts]
+        shaken = tuple(p + n for p, n in zip(parts, noise, strict=True))
         moved, _ = deployed.codec.decode(shaken if isinstance(outputs, tuple) else shaken[0])
         decided &= (moved - points).abs().amax(-1).numpy() <= _UNSURE_PX
     return decided
