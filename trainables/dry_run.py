@@ -15,7 +15,7 @@ from posesweep.datasets.stores import entries
 from posesweep.errors import ConfigError
 from posesweep.files import read_json
 from posesweep.search_spaces.space import Sweep
-from posesweep.trainables.cluster import Slots, machine, plan_slots
+from posesweep.trainables.cluster import Slots, cluster_address, expected_nodes, nodes, plan_slots
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import default_cache
 from posesweep.trainables.effects import Effect, effects
@@ -76,7 +76,8 @@ def run_dry(sweep: Sweep, folder: Path) -> int:
     print(f"dry run of {sweep.name}: nothing is written into {folder}", flush=True)
     refuse_changes(sweep, folder)
     check_trackers(sweep.track)
-    slots = plan_slots(sweep, **machine())
+    alive = nodes()
+    slots = plan_slots(sweep, alive, expected_nodes(alive))
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "pictures").mkdir()  # they are there, so none are drawn
         base = prepare(sweep, Path(scratch), slots)
@@ -94,8 +95,8 @@ def run_dry(sweep: Sweep, folder: Path) -> int:
 
 
 def where_trials_run(sweep: Sweep, base: dict[str, Any], slots: Slots) -> Examined:
-    """`examine`, in this process, or on the cluster that RAY_ADDRESS names with what one worker holds."""
-    if not os.environ.get("RAY_ADDRESS"):
+    """`examine`, in this process, or on the cluster with what one worker holds."""
+    if cluster_address() is None:
         return examine(sweep, base, slots)
     import ray
 
@@ -116,7 +117,8 @@ def examine(sweep: Sweep, base: dict[str, Any], slots: Slots) -> Examined:
 
 def machine_lines(slots: Slots) -> list[str]:
     """Who runs what, in words."""
-    where = f"cluster at {os.environ['RAY_ADDRESS']}" if os.environ.get("RAY_ADDRESS") else "machine"
+    address = cluster_address()
+    where = f"cluster at {address}" if address is not None else "machine"
     gpus = f" and {slots.gpus:g} GPU{'s' * (slots.gpus != 1)}" if slots.gpus else ", no GPU"
     trials = "1 trial" if slots.concurrent == 1 else f"{slots.concurrent} trials"
     workers = f"{slots.workers} workers" if slots.workers > 1 else "1 worker"
@@ -241,7 +243,7 @@ def needed_gib(each: float, slots: Slots) -> float:
 
 def memory_faults(measured: Measured, slots: Slots) -> list[str]:
     """Trials that together want more than there is; on a GPU, what does not fit has failed already."""
-    if slots.gpus or os.environ.get("RAY_ADDRESS"):
+    if slots.gpus or cluster_address() is not None:
         return []
     try:
         free = available_bytes() / GIB
