@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -323,7 +324,7 @@ def test_shares_are_nested_and_whole_groups():
     instances = make([f"v{i // 2}" for i in range(10)])
     parts = [in_share(instances, share) for share in (0.01, 0.2, 0.4, 0.6, 0.8, 1.0)]
     assert [int(part.sum()) for part in parts] == [2, 2, 4, 6, 8, 10]
-    for smaller, larger in zip(parts, parts[1:], strict=False):
+    for smaller, larger in pairwise(parts):
         assert larger[smaller].all()
     for part in parts:
         assert (part[::2] == part[1::2]).all(), "a group was parted"
