@@ -15,8 +15,10 @@ from posesweep.analysis.results import read_sweep_folder, write_results_parquet
 from posesweep.analysis.sections.confirmation import confirmation_section
 from posesweep.analysis.sections.course import cost_section, data_section, settings_section
 from posesweep.analysis.sections.keypoints import keypoints_section, pictures_section
+from posesweep.analysis.sections.labels import datacurve_section, label_errors_section
 from posesweep.analysis.sections.ranking import ranking_section
 from posesweep.analysis.sections.search import curves_section, parameters_section
+from posesweep.analysis.sections.tested import tested_section
 from posesweep.analysis.sections.why import importance_section, pareto_section, sensitivity_section
 from posesweep.analysis.story import Story
 from posesweep.analysis.wording import duration, number, percent, signed, trials_text
@@ -27,13 +29,16 @@ ABOUT = ("The winner", "Over the baseline", "How sure")
 SECTIONS: tuple[MakeSection, ...] = (  # in the order in which a reader wants them
     ranking_section,
     confirmation_section,
+    tested_section,
     importance_section,
     parameters_section,
     curves_section,
     keypoints_section,
     pictures_section,
+    label_errors_section,
     sensitivity_section,
     pareto_section,
+    datacurve_section,
     cost_section,
     data_section,
     settings_section,

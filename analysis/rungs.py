@@ -35,7 +35,7 @@ def rung_correlations(results: SweepResults) -> tuple[RungCorrelation, ...]:
     epochs = rung_epochs(results.sweep, results.full_epochs)
     finished = results.trials[results.trials["state"] == "finished"].set_index("trial")["value"].astype(float)
     found = []
-    for epoch, until in zip(epochs, [*epochs[1:], np.inf], strict=True):
+    for epoch, until in zip(epochs, [*epochs[1:], np.inf][: len(epochs)], strict=True):
         pairs = pd.DataFrame({"rung": values_at(results, epoch, until), "final": finished}).dropna()
         found.append(RungCorrelation(epoch, len(pairs), spearman(pairs["rung"].to_numpy(), pairs["final"].to_numpy())))
     return tuple(found)

@@ -22,8 +22,8 @@ class Story:
 
     @property
     def candidate(self) -> Candidate | None:
-        """The confirmed winner, once the confirmation is complete."""
-        return self.confirmed.winner if self.confirmed is not None and self.confirmed.complete else None
+        """The confirmed winner, if there is one yet."""
+        return self.confirmed.winner if self.confirmed is not None else None
 
     @property
     def winner(self) -> Standing | None:

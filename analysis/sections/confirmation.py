@@ -25,7 +25,7 @@ def confirmation_section(story: Story) -> Section | None:
             (5.4, 1.0 + 0.42 * len(placed)),
             f"{metric} of {len(placed)} configs trained again, beside what the search saw",
             Csv("confirmed", confirmed_frame(found.rows)),
-            caption="The diamond lies where the search put it; how far it stands to the right of its dot was luck.",
+            caption="The diamond: what the search saw. By how much it looks better than its dot, that was luck.",
             most_px=680,
         )
         blocks = [drawn, _table(placed, results), *_sentences(found)]

@@ -4,6 +4,7 @@ from functools import partial
 
 import pandas as pd
 
+from posesweep.analysis.advice import advice
 from posesweep.analysis.importance import Effect, Importance
 from posesweep.analysis.importance import draw as draw_importance
 from posesweep.analysis.importance import numbers as importance
@@ -21,10 +22,10 @@ def importance_section(story: Story) -> Section | None:
     if not story.results.params:
         return None
     found = importance(story.results)
-    blocks: tuple[Block, ...] = (
-        (Words((found.reason,)),) if not found.effects else _importance(found, story.results.maximize)
-    )
-    return Section("importance", "What mattered", blocks)
+    blocks = (Words((found.reason,)),) if not found.effects else _importance(found, story.results.maximize)
+    said = tuple(one.text for one in advice(story.results, story.table, found, story.confirmed))
+    next_steps = (Words(said, "What to try next", points=True),) if said else ()
+    return Section("importance", "What mattered", (*blocks, *next_steps), short="What mattered, what next")
 
 
 def _importance(found: Importance, maximize: bool) -> tuple[Block, ...]:

@@ -81,7 +81,7 @@ def test_one_file_with_everything_in_it(whole: Path) -> None:
     assert not re.search(r"<script|<link|@import|url\((?!#)", html)
     kinds = Counter(link.split(",")[0] if link[0] != "#" else "#" for link in page.links)
     assert set(kinds) == {"#", "data:image/jpeg;base64", "data:text/csv;charset=utf-8;base64"}
-    assert kinds["data:image/jpeg;base64"] == 12
+    assert kinds["data:image/jpeg;base64"] == html.count("<img") >= 12
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     assert [name for name, count in page.ids.items() if count > 1] == []
 
@@ -91,12 +91,15 @@ def test_it_opens_with_the_decision_and_has_every_section(whole: Path) -> None:
     assert words.index("Trial 7 did best") < words.index("the gain is beyond chance") < words.index("In 9")
     order = (
         "Ranking",
+        "What mattered",
         "Score against the settings",
         "Learning curves",
         "Keypoints",
         "What the winner sees",
         "The worst",
         "The best",
+        "Labels to look at",
+        "With other OKS sigmas",
         "Cost, and how each trial ended",
         "Each trial",
         "Data and versions",
@@ -241,7 +244,7 @@ def test_a_folder_that_is_no_sweep_gets_no_report(tmp_path: Path) -> None:
 
 
 def test_the_picture_of_the_augmented_samples_is_on_the_page(tmp_path):
-    sweep = write_fake_sweep(tmp_path)
+    sweep = write_fake_sweep(tmp_path, TRIALS[:1], objects=4)
     before = Page(build_report(sweep).read_text())
     (sweep / "pictures").mkdir()
     cv2.imwrite(str(sweep / "pictures" / "augmented.png"), np.full((40, 60, 3), 200, np.uint8))
