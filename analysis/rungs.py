@@ -53,8 +53,7 @@ def spearman(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"]) -> Interval |
     Bonett and Wright (Psychometrika 65, 2000). None where it is not defined or n < FEWEST."""
     if len(x) < FEWEST or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    rank_x, rank_y = (pd.Series(values).rank().to_numpy(float) for values in (x, y))
-    r = float(np.clip(np.corrcoef(rank_x, rank_y)[0, 1], -1, 1))
+    r = min(1.0, max(-1.0, float(pd.Series(x).rank().corr(pd.Series(y).rank()))))
     if abs(r) > 1 - 1e-12:
         return Interval(r, *((-1.0, -1.0) if r < 0 else (1.0, 1.0)))
     half = Z * np.sqrt((1 + r**2 / 2) / (len(x) - 3))
