@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -42,6 +43,16 @@ def learning_curves(results: SweepResults) -> LearningCurves:
         number = int(str(trial))
         curves.append(Curve(number, states[number], rows["epoch"].to_numpy(), rows["value"].to_numpy()))
     return LearningCurves(results.metric, tuple(curves), rung_epochs(results.sweep, results.full_epochs))
+
+
+def curves_table(numbers: LearningCurves) -> pd.DataFrame:
+    """One row per trial and validated epoch: trial, state, epoch, value, rung (whether the search decides there)."""
+    parts = [
+        pd.DataFrame({"trial": one.trial, "state": one.state, "epoch": one.epochs, "value": one.values})
+        for one in numbers.curves
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(rung=table["epoch"].isin(numbers.rungs))
 
 
 def rung_epochs(sweep: Mapping[str, Any], full_epochs: int | None) -> tuple[int, ...]:

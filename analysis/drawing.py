@@ -6,12 +6,13 @@ Object-oriented Matplotlib only: no pyplot, so no global list of figures and no 
 import io
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+Draw: TypeAlias = Callable[[Axes], None]  # puts something on a pair of axes
 INK = "#0a0b0c"  # becomes currentColor in the SVG
 GREY = "#8b95a5"  # readable on white and on black
 WINNER, TIED, BASELINE, BAD, OTHER = "#0d9488", "#5eb5ac", "#d97706", "#dc2626", "#6b8fc9"
@@ -43,7 +44,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def svg(draw: Callable[[Axes], None], size_in: tuple[float, float], name: str, alt: str) -> str:
+def svg(draw: Draw, size_in: tuple[float, float], name: str, alt: str) -> str:
     """What `draw` puts on a pair of axes, as an inline <svg> element that scales with the page.
 
     `size_in` is (width, height) in inches, `name` (letters and digits) keeps ids apart on a page, `alt` describes the

@@ -1,6 +1,6 @@
 """Score against each searched parameter, one at a time ("slices"): where the good values lie."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,36 +28,73 @@ class Slice:
     full: Bool[np.ndarray, "n"]  # trained to the end; the others' scores come from fewer epochs
 
 
+@dataclass(frozen=True)
+class Scale:
+    """Where n values of one parameter lie: the values themselves, or positions in `categories`; nan where missing."""
+
+    log: bool
+    categories: tuple[str, ...]  # () for a number
+    places: Float[np.ndarray, "n"]
+
+
+def scale_of(values: pd.Series, stated: Mapping[str, Any]) -> Scale:
+    """The scale of a parameter from its `values` in some trials and what the sweep file states of it."""
+    known = values.dropna()
+    numeric = pd.api.types.is_numeric_dtype(known.infer_objects()) and not pd.api.types.is_bool_dtype(
+        known.infer_objects()
+    )
+    if numeric and not stated.get("values"):
+        places = values.astype(float).to_numpy()
+        return Scale(bool(stated.get("log")) and bool((places[~np.isnan(places)] > 0).all()), (), places)
+    texts = known.map(str)
+    named = [str(value) for value in stated.get("values") or ()]
+    categories = tuple(dict.fromkeys([*named, *sorted(texts)]))
+    return Scale(False, categories, texts.map(categories.index).reindex(values.index).to_numpy(float))
+
+
+def stated_parameters(results: SweepResults) -> dict[str, Mapping[str, Any]]:
+    """What the sweep file says of each parameter; {} for one that it does not describe as a sweep does."""
+    stated = results.sweep.get("parameters")
+    found = stated if isinstance(stated, Mapping) else {}
+    return {str(name): value if isinstance(value, Mapping) else {} for name, value in found.items()}
+
+
 def slices(results: SweepResults) -> tuple[Slice, ...]:
     """One slice per searched parameter that took more than one value."""
-    stated = results.sweep.get("parameters") or {}
-    found = [_slice(results.trials, name, stated.get(name) or {}) for name in results.params]
+    stated = stated_parameters(results)
+    found = [_slice(results.trials, name, stated.get(name, {})) for name in results.params]
     return tuple(s for s in found if len(np.unique(s.places)) > 1)
 
 
 def _slice(trials: pd.DataFrame, name: str, stated: Mapping[str, Any]) -> Slice:
     rows = trials.dropna(subset=[PARAMS + name, "value"])
-    values = rows[PARAMS + name]
-    numeric = (
-        pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and not stated.get("values")
-    )
-    categories: tuple[str, ...] = ()
-    if numeric:
-        places = values.to_numpy(float)
-    else:
-        texts = values.map(str)
-        known = [str(value) for value in stated.get("values") or ()]
-        categories = tuple(dict.fromkeys([*known, *sorted(texts)]))
-        places = texts.map(categories.index).to_numpy(float)
+    scale = scale_of(rows[PARAMS + name], stated)
     return Slice(
         name=name,
-        log=numeric and bool(stated.get("log")) and bool((places > 0).all()),
-        categories=categories,
+        log=scale.log,
+        categories=scale.categories,
         trials=rows["trial"].to_numpy(),
-        places=places,
+        places=scale.places,
         scores=rows["value"].to_numpy(float),
         full=(rows["state"] == "finished").to_numpy(),
     )
+
+
+def slices_table(numbers: Sequence[Slice]) -> pd.DataFrame:
+    """One row per slice and trial: parameter, trial, value, score, trained_to_the_end."""
+    parts = [
+        pd.DataFrame(
+            {
+                "parameter": one.name,
+                "trial": one.trials,
+                "value": [one.categories[int(place)] for place in one.places] if one.categories else one.places,
+                "score": one.scores,
+                "trained_to_the_end": one.full,
+            }
+        ).astype({"value": object})
+        for one in numbers
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
 def draw_slice(numbers: Slice, ax: Axes, winner: int | None = None, baseline: int | None = None) -> None:

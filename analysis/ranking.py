@@ -8,10 +8,16 @@ The best of many equal configs looks better than it is, so "tied" means: in the 
 and Nason (Econometrica 79, 2011), range statistic. The critical value is the 95 % quantile, over the resamples, of
 the largest studentised difference between any two trials that are still in the set (each centred on its own mean);
 trials behind the best by more leave, and the value is found again for those that stay. With many images the set holds
-the truly best config in 95 % of sweeps, and of equal configs all stay in 95 %.
+the truly best network in 95 % of sweeps, and of equal networks all stay in 95 %.
 
-All this is the uncertainty of a finite validation set. What another training seed would have given is not in it:
-that takes training the best again with several seeds.
+An interval of an AP, too, holds for all trials at once, so also for the one that was picked. It is made on the scale of
+log(AP / (1 - AP)), on which the spread depends less on the AP itself: a set on which a model did well by luck seems to
+spread less than it does. A bootstrap of n images is too narrow by a factor sqrt(1 - 1/n), and its quantiles are those
+of endless images; both are made good (`Bootstrap.widened`). `benchmarks/trust.py` counts how often all this is true.
+
+All this is the uncertainty of a finite validation set: it compares trained networks. What another training seed would
+have given is not in it, so a config may be better here and not better at all. That takes training the best again with
+several seeds: see `confirmed`.
 """
 
 from collections.abc import Sequence
@@ -27,6 +33,7 @@ from posesweep.analysis.keypoint_ap import Matches, bootstrap_ap, keypoint_ap
 from posesweep.errors import SweepError
 
 CONFIDENCE = 0.95
+Z = 1.959964  # the normal quantile of CONFIDENCE
 FEW_GROUPS = 20  # below this, a bootstrap interval is too narrow
 MATCH_PREFIX = "match/"
 SAME_AP = 1e-12  # two sums of the same numbers differ by less
@@ -66,10 +73,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Ranked:
-    """One trial's place. The intervals of differences hold for all trials at once, so also for one chosen by rank."""
+    """One trial's place. The intervals hold for all trials at once, so also for one chosen by rank."""
 
     trial: int
-    ap: Interval | None = None  # percentile interval of this trial alone
+    ap: Interval | None = None
     p_best: float = 0.0  # share of the resamples in which it is the best; equals share theirs
     to_best: Interval | None = None  # AP less the best trial's
     tied: bool = False  # with the best, which is itself tied
@@ -126,6 +133,17 @@ class Bootstrap:
         drawn += np.arange(self.resamples)[:, None] * number
         return np.bincount(drawn.ravel(), minlength=self.resamples * number).reshape(self.resamples, number)[:, group]
 
+    def widened(self, samples: Float[np.ndarray, "M B"], images: int) -> Float[np.ndarray, "M B"]:
+        """Samples of this bootstrap, drawn away from their mean as far as its few groups make it too narrow.
+
+        A resample of n has (n - 1) / n of the variance, and a normal quantile stands for Student's with n - 1 degrees
+        of freedom, which is larger by (z^2 + 1) / 4 (n - 1) (Abramowitz and Stegun 26.7.5).
+        """
+        free = max(int(self.group_index(images).max(initial=0)), 1)
+        factor = np.sqrt((free + 1) / free) * (1 + (Z**2 + 1) / (4 * free))
+        mean = samples.mean(axis=1, keepdims=True)
+        return mean + factor * (samples - mean)
+
     def group_index(self, images: int) -> Int[np.ndarray, "m"]:
         """The group of each image as a number from 0; without groups, each image is its own. Raises SweepError."""
         if self.groups is None:
@@ -144,14 +162,14 @@ def rank(trials: Sequence[TrialEvidence], baseline: int | None = None, bootstrap
     scored, left_out = _with_ap(trials)
     if not scored:
         return Ranking(tuple(left_out), 0, 0, bootstrap.resamples)
-    _same_truth(scored)
+    same_truth([(each.trial, each.matches) for each in scored])
     images = len(scored[0].matches.images)
     weights = bootstrap.weights(images)
     samples = np.stack([bootstrap_ap(each.matches, weights) for each in scored])
     samples = samples[:, np.isfinite(samples).all(axis=0)]  # a resample without a truth that counts says nothing
-    rows = _ranked(scored, samples, baseline)
+    rows = _ranked(scored, bootstrap.widened(samples, images), baseline)
     groups = int(bootstrap.group_index(images).max()) + 1
-    return Ranking((*rows, *left_out), images, groups, samples.shape[1], _notes(images, groups))
+    return Ranking((*rows, *left_out), images, groups, samples.shape[1], size_notes(images, groups))
 
 
 @dataclass(frozen=True)
@@ -176,19 +194,21 @@ def _with_ap(trials: Sequence[TrialEvidence]) -> tuple[list[_Scored], list[Ranke
     return sorted(scored, key=lambda each: -each.ap), left_out
 
 
-def _same_truth(scored: Sequence[_Scored]) -> None:
+def same_truth(trials: Sequence[tuple[int, Matches]]) -> None:
     """Raise SweepError unless all trials were validated on the same images with the same truths."""
-    first = scored[0]
-    for other in scored[1:]:
-        if not np.array_equal(other.matches.images, first.matches.images):
+    if not trials:
+        return
+    (first, reference), *others = trials
+    for trial, matches in others:
+        if not np.array_equal(matches.images, reference.images):
             raise SweepError(
-                f"trial {other.trial} was validated on other images than trial {first.trial} "
-                f"({len(other.matches.images)} and {len(first.matches.images)}); rank only trials of one split"
+                f"trial {trial} was validated on other images than trial {first} "
+                f"({len(matches.images)} and {len(reference.images)}); rank only trials of one split"
             )
         for name in ("truth_image", "truth_category", "truth_count", "categories"):
-            if not np.array_equal(getattr(other.matches, name), getattr(first.matches, name)):
+            if not np.array_equal(getattr(matches, name), getattr(reference, name)):
                 raise SweepError(
-                    f"trial {other.trial} was validated on other annotations than trial {first.trial}, of the same "
+                    f"trial {trial} was validated on other annotations than trial {first}, of the same "
                     "images; has the annotation file changed between them? validate one of them again"
                 )
 
@@ -196,56 +216,108 @@ def _same_truth(scored: Sequence[_Scored]) -> None:
 def _ranked(scored: Sequence[_Scored], samples: Float[np.ndarray, "M B"], baseline: int | None) -> list[Ranked]:
     """The rows of trials that are sorted by AP, from their APs in each resample."""
     ap = np.array([each.ap for each in scored])
-    low, high = np.quantile(samples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1)
-    p_best = _share_best(samples)
-    to_best, tied = _against_best(ap, samples)
+    luck = Luck.none(samples)
+    to_best, tied = against_best(ap, samples, luck)
     order = [each.trial for each in scored]
     to_baseline: Sequence[Interval | None] = [None] * len(order)
     if baseline in order:
-        to_baseline = _against(ap, samples, order.index(baseline))
-    intervals = [Interval(*map(float, each)) for each in zip(ap, low, high, strict=True)]
-    columns = zip(order, intervals, p_best.tolist(), to_best, tied.tolist(), to_baseline, strict=True)
+        to_baseline = against(ap, samples, order.index(baseline), luck)
+    p_best = share_best(samples).tolist()
+    columns = zip(order, of_each(ap, samples, luck), p_best, to_best, tied.tolist(), to_baseline, strict=True)
     return [Ranked(*row) for row in columns]
 
 
-def _share_best(samples: Float[np.ndarray, "M B"]) -> Float[np.ndarray, "M"]:
+def share_best(samples: Float[np.ndarray, "M B"]) -> Float[np.ndarray, "M"]:
     """The share of the resamples in which each trial is the best; equals share a resample."""
     leads = samples >= samples.max(axis=0) - SAME_AP
     return (leads / leads.sum(axis=0)).mean(axis=1)
 
 
-def _against_best(
-    ap: Float[np.ndarray, "M"], samples: Float[np.ndarray, "M B"]
+@dataclass(frozen=True)
+class Luck:
+    """What another seed would have given, beside what other images would: added to the AP of M trials."""
+
+    draws: Float[np.ndarray, "M B"]  # one in each resample, about 0
+    variance: Float[np.ndarray, "M"]
+
+    @classmethod
+    def none(cls, samples: Float[np.ndarray, "M B"]) -> "Luck":
+        """These trained networks are meant, not their configs."""
+        return cls(np.zeros_like(samples), np.zeros(len(samples)))
+
+    def take(self, rows: Bool[np.ndarray, "M"]) -> "Luck":
+        """That of some of the trials."""
+        return Luck(self.draws[rows], self.variance[rows])
+
+
+def of_each(ap: Float[np.ndarray, "M"], samples: Float[np.ndarray, "M B"], luck: Luck) -> list[Interval]:
+    """The AP of each trial, with intervals that hold for all at once (see the top of this file)."""
+    spread = np.sqrt(samples.var(axis=1) + luck.variance)
+    critical = np.quantile(_studentised(samples, spread, luck.draws).max(axis=0), CONFIDENCE)
+    slope = ap * (1 - ap)
+    half = np.divide(critical * spread, slope, out=np.zeros_like(ap), where=slope > 0)
+    odds = np.divide(ap, 1 - ap, out=np.full_like(ap, np.inf), where=ap < 1)
+    bounds = [1 / (1 + np.exp(sign * half) / np.maximum(odds, SAME_AP)) for sign in (1, -1)]
+    certain = (half == 0) | (slope <= 0)
+    low, high = (np.where(certain, ap, bound) for bound in bounds)
+    return [Interval(float(v), float(a), float(b)) for v, a, b in zip(ap, low, high, strict=True)]
+
+
+def against_best(
+    ap: Float[np.ndarray, "M"], samples: Float[np.ndarray, "M B"], luck: Luck
 ) -> tuple[list[Interval], Bool[np.ndarray, "M"]]:
     """Differences to the first trial, the best, and which trials are tied with it (see the top of this file)."""
     tied = np.ones(len(ap), bool)
     half = np.zeros(len(ap))  # of each interval, found in the last set that the trial was in
     while True:
-        members = samples[tied]
+        members, theirs = samples[tied], luck.take(tied)
         pooled = _mean_variance(members)
-        critical = np.quantile(_largest_between(members, pooled), CONFIDENCE)
-        half[tied] = critical * _spread(members - members[0], pooled)
+        critical = np.quantile(_largest_between(members, theirs, pooled), CONFIDENCE)
+        half[tied] = critical * _with_luck(_spread(members - members[0], pooled), theirs.variance, 0)
         stay = tied & (ap[0] - ap <= half + SAME_AP)
         if stay.sum() == tied.sum():
             return _intervals(ap - ap[0], half), tied
         tied = stay
 
 
-def _against(ap: Float[np.ndarray, "M"], samples: Float[np.ndarray, "M B"], control: int) -> list[Interval]:
+def against(
+    ap: Float[np.ndarray, "M"],
+    samples: Float[np.ndarray, "M B"],
+    control: int,
+    luck: Luck,
+    others: Float[np.ndarray, "N B"] | None = None,
+) -> list[Interval]:
     """Differences to one trial chosen beforehand, with intervals that hold for all at once (Dunnett's comparison with
-    a control, its critical value taken from the resamples)."""
+    a control, its critical value taken from the resamples). `others`: differences of further trials in the resamples,
+    from among which these were chosen; the intervals hold for them as well."""
     difference = samples - samples[control]
-    spread = _spread(difference, float(difference.var(axis=1).sum() / max(len(ap) - 1, 1)))
-    critical = np.quantile(_studentised(difference, spread).max(axis=0), CONFIDENCE)
-    return _intervals(ap - ap[control], critical * spread)
+    spread = _with_luck(_spread(difference, _pooled(difference)), luck.variance, control)
+    largest = _studentised(difference, spread, luck.draws - luck.draws[control]).max(axis=0)
+    if others is not None and len(others):
+        largest = np.maximum(largest, _studentised(others, _spread(others, _pooled(others))).max(axis=0))
+    return _intervals(ap - ap[control], np.quantile(largest, CONFIDENCE) * spread)
 
 
-def _largest_between(samples: Float[np.ndarray, "M B"], pooled: float) -> Float[np.ndarray, "B"]:
+def _pooled(difference: Float[np.ndarray, "M B"]) -> float:
+    """The variance of a difference to the control, mean of all trials; the control's own is none."""
+    varying = difference.var(axis=1)
+    return float(varying.sum() / max(1, (varying > 0).sum()))
+
+
+def _with_luck(spread: Float[np.ndarray, "M"], luck: Float[np.ndarray, "M"], control: int) -> Float[np.ndarray, "M"]:
+    """The standard errors of differences to trial `control`, the luck of two seeds added to that of the images."""
+    both = np.sqrt(spread**2 + luck + luck[control])
+    both[control] = 0.0
+    return both
+
+
+def _largest_between(samples: Float[np.ndarray, "M B"], luck: Luck, pooled: float) -> Float[np.ndarray, "B"]:
     """In each resample, the largest studentised difference between two trials."""
     largest = np.zeros(samples.shape[1])
     for i in range(len(samples) - 1):
         difference = samples[i + 1 :] - samples[i]
-        between = _studentised(difference, _spread(difference, pooled))
+        spread = np.sqrt(_spread(difference, pooled) ** 2 + luck.variance[i + 1 :] + luck.variance[i])
+        between = _studentised(difference, spread, luck.draws[i + 1 :] - luck.draws[i])
         np.maximum(largest, between.max(axis=0), out=largest)
     return largest
 
@@ -266,9 +338,11 @@ def _spread(differences: Float[np.ndarray, "M B"], pooled: float) -> Float[np.nd
     return np.where(own < SAME_AP**2, 0.0, np.sqrt((own + pooled) / 2))
 
 
-def _studentised(difference: Float[np.ndarray, "M B"], spread: Float[np.ndarray, "M"]) -> Float[np.ndarray, "M B"]:
+def _studentised(
+    difference: Float[np.ndarray, "M B"], spread: Float[np.ndarray, "M"], luck: Float[np.ndarray, "M B"] | float = 0.0
+) -> Float[np.ndarray, "M B"]:
     """The size of each difference, centred on its mean, in standard errors; 0 where it never varies."""
-    centred = np.abs(difference - difference.mean(axis=1, keepdims=True))
+    centred = np.abs(difference - difference.mean(axis=1, keepdims=True) + luck)
     return np.divide(centred, spread[:, None], out=np.zeros_like(centred), where=spread[:, None] > 0)
 
 
@@ -276,7 +350,7 @@ def _intervals(value: Float[np.ndarray, "M"], half: Float[np.ndarray, "M"]) -> l
     return [Interval(float(v), float(v - h), float(v + h)) for v, h in zip(value, half, strict=True)]
 
 
-def _notes(images: int, groups: int) -> tuple[str, ...]:
+def size_notes(images: int, groups: int) -> tuple[str, ...]:
     """What a reader must know before trusting the intervals."""
     if groups >= FEW_GROUPS:
         return ()

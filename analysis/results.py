@@ -22,6 +22,7 @@ from posesweep.files import read_json_lines, replacing, trial_folder
 PARAMS = "params/"  # columns of searched values carry this prefix: a search may well be over `epochs` or `seed`
 STATES = ("finished", "pruned", "diverged", "failed", "running", "unknown")
 ERRORS = ("val/NME", "val/RMSE_px", "loss")  # the smaller the better
+UNDEFINED = -1  # how COCO writes an AP of no object at all
 CURVE_COLUMNS = ("trial", "epoch", "value", "loss", "lr")
 
 
@@ -43,18 +44,20 @@ class Evidence:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Evidence":
         """Raises KeyError for a missing array."""
-        return cls(
-            ids=arrays["id"],
-            image_ids=arrays["image_id"],
-            boxes=arrays["box"],
-            areas=arrays["area"],
-            keypoints=arrays["keypoints"],
-            true_keypoints=arrays["true_keypoints"],
-            visibility=arrays["visibility"],
-            oks=arrays["oks"],
-            error_px=arrays["error_px"],
-            arrays=arrays,
-        )
+        return cls(**{name: arrays[stored] for name, stored in STORED_AS.items()}, arrays=arrays)
+
+
+STORED_AS = {  # fields of Evidence -> arrays in evidence.npz
+    "ids": "id",
+    "image_ids": "image_id",
+    "boxes": "box",
+    "areas": "area",
+    "keypoints": "keypoints",
+    "true_keypoints": "true_keypoints",
+    "visibility": "visibility",
+    "oks": "oks",
+    "error_px": "error_px",
+}
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,22 @@ def write_results_csv(results: SweepResults, path: Path) -> None:
         results.trials.to_csv(temporary, index=False)
 
 
+def write_results_parquet(results: SweepResults, path: Path) -> None:
+    """The trials table as Parquet, whole or not at all. A column of mixed or nested values becomes JSON texts: a
+    Parquet column has one type."""
+    table = results.trials.copy()
+    for name in [name for name in table if pd.api.types.is_object_dtype(table[name])]:
+        kinds = {type(value) for value in table[name].dropna()}
+        if not (len(kinds) == 1 and kinds <= {str, bool, int, float}):
+            table[name] = [None if _is_missing(value) else json.dumps(value, default=str) for value in table[name]]
+    with replacing(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)
+
+
 # --- the folder ------------------------------------------------------------------------------------------------------
 
 
@@ -253,10 +272,27 @@ def _read_trial(path: Path, metric: str, maximize: bool) -> _Trial:
         rows = []
         notes.append(f"trials/{path.name}/metrics.jsonl is damaged; its learning curve is left out.")
     evidence = path / "evidence.npz"
-    whole = evidence.is_file() and zipfile.is_zipfile(evidence)
-    if evidence.is_file() and not whole:
-        notes.append(f"trials/{path.name}/evidence.npz is only partly there; its predictions are left out.")
+    problem = _evidence_problem(evidence)
+    if problem:
+        notes.append(f"trials/{path.name}/evidence.npz {problem}; its predictions are left out.")
+    whole = evidence.is_file() and not problem
     return _Trial(int(path.name), status, _last_attempts(rows), metric, maximize, whole, tuple(filter(None, notes)))
+
+
+def _evidence_problem(path: Path) -> str:
+    """What is wrong with an evidence.npz, to the last byte; "" for one that is whole, or not there."""
+    if not path.is_file():
+        return ""
+    try:
+        with zipfile.ZipFile(path) as stored:
+            broken = stored.testzip()
+            names = {name.removesuffix(".npy") for name in stored.namelist()}
+    except (OSError, zipfile.BadZipFile):
+        return "is only partly there"
+    if broken is not None:
+        return "is damaged"
+    missing = [name for name in STORED_AS.values() if name not in names]
+    return f"is of another version of PoseSweep, without {', '.join(missing)}" if missing else ""
 
 
 def _last_attempts(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -264,6 +300,8 @@ def _last_attempts(rows: list[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     if table.empty:
         return pd.DataFrame(columns=["epoch"])
+    for name in [column for column in table if str(column).startswith(("val/AP", "val/AR"))]:
+        table[name] = table[name].where(table[name] != UNDEFINED)
     order = [column for column in ("epoch", "attempt") if column in table]
     return table.sort_values(order, kind="stable").drop_duplicates("epoch", keep="last").reset_index(drop=True)
 
@@ -295,13 +333,19 @@ def _trial_row(trial: _Trial) -> dict[str, Any]:
     written = int(trial.epochs["epoch"].max()) if len(trial.epochs) else 0
     row = {"trial": trial.number, "role": str(status.get("role") or "search"), "state": state, "reason": reason}
     row |= {PARAMS + name: value for name, value in (status.get("params") or {}).items()}
-    row |= {"value": best.get(trial.metric, status.get("best"))}
+    row |= {"value": best.get(trial.metric, _stored_best(status, trial.metric))}
     row |= {name.removeprefix("val/"): value for name, value in best.items() if name.startswith("val/")}
     row |= {"best_epoch": best.get("epoch", status.get("best_epoch")), "epochs": int(status.get("epochs") or written)}
     for name in ("train_s", "val_s"):
         row[name] = cost.get(name, trial.epochs[name].sum() if name in trial.epochs else None)
     row["wall_s"] = cost.get("wall_s", _wall_s(status))
     return row | {"parameters": status.get("parameters"), "has_evidence": trial.has_evidence}
+
+
+def _stored_best(status: Mapping[str, Any], metric: str) -> float | None:
+    """The best value as status.json has it; None where COCO would write -1."""
+    best = status.get("best")
+    return None if metric.startswith(("val/AP", "val/AR")) and best == UNDEFINED else best
 
 
 def _wall_s(status: Mapping[str, Any]) -> float | None:
@@ -368,6 +412,10 @@ def _state_notes(trials: pd.DataFrame) -> list[str]:
         notes.append(f"{what}; what follows is only what was written on the way.")
     elif count["finished"] == 1:
         notes.append("Only one trial has finished: there is nothing to compare it with yet.")
+    undefined = trials[(trials["state"] == "finished") & trials["value"].isna() & (trials["epochs"] > 0)]
+    if len(undefined):
+        listed = ", ".join(map(str, undefined["trial"]))
+        notes.append(f"Trained to the end, but without a score: trial {listed}; no validation object has a label.")
     silent = trials[(trials["state"] == "finished") & ~trials["has_evidence"]]
     if len(silent):
         listed = ", ".join(map(str, silent["trial"]))

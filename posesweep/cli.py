@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   posesweep stop runs/horse26                          finish the running epochs and stop; the same command goes on
   posesweep report runs/horse26                        rank it again and rebuild report.html
   posesweep export runs/horse26 winner/                best.yaml, weights and skeleton of the winner
+  posesweep predict runs/horse26 clip.mp4 --out found/ keypoints in images and videos
   posesweep train runs/horse26/best.yaml --out runs/again
   posesweep eval runs/horse26                          score the winner's weights again
 posesweep VERB --help says more of each

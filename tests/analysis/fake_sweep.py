@@ -286,3 +286,30 @@ def _status(trial: FakeTrial, number: int, rows: list[dict[str, float]]) -> dict
     status |= {"device": "cpu", "parameters": 1_234_567}
     started = datetime(2026, 11, 20, 10, tzinfo=UTC) + timedelta(minutes=number)
     return status | {"started": started.isoformat(), "ended": (started + timedelta(seconds=130)).isoformat()}
+
+
+def many_trials(count: int, seed: int = 5) -> list[FakeTrial]:
+    """A sweep as a search would have run it: a baseline, then `count` - 1 sampled trials, two thirds of them stopped at
+    a rung; the score depends on lr0 most, on sigma a little. One fails, one diverges."""
+    rng = np.random.default_rng(seed)
+    trials = [FakeTrial(0.042, _heatmap(5e-4, 2.0, 0, 0.5), role="baseline")]
+    for number in range(1, count):
+        lr0, freeze, strength = 10 ** rng.uniform(-5, -2), int(rng.integers(0, 5)), rng.uniform()
+        params = (
+            _heatmap(lr0, rng.uniform(1, 4), freeze, strength) if rng.uniform() < 0.6 else _simcc(lr0, freeze, strength)
+        )
+        noise = (
+            0.028 + 0.02 * (np.log10(lr0) + 2.8) ** 2 + 0.004 * abs(params.get("sigma", 2) - 2) + rng.normal(0, 0.002)
+        )
+        if number == 5:
+            trials.append(FakeTrial(0.2, params, "diverged", 4, "the loss became infinite in epoch 5"))
+        elif number == 9:
+            trials.append(FakeTrial(noise, params, "failed", 3, "out of memory on cuda:0 at batch 32 after 3 attempts"))
+        elif noise > 0.036:
+            epochs = 2 if noise > 0.045 else 6
+            trials.append(
+                _pruned(noise, params, epochs, f"val/AP 0.144 is below 0.310, the best third of the {number}")
+            )
+        else:
+            trials.append(FakeTrial(noise, params, reason=f"trained all {EPOCHS} epochs"))
+    return trials

@@ -81,13 +81,13 @@ def test_groups_of_another_number_of_images_are_refused() -> None:
 
 def test_share_best_splits_ties() -> None:
     samples = np.array([[0.5, 0.5, 0.9], [0.5, 0.7, 0.1], [0.1, 0.2, 0.3]])
-    assert ranking._share_best(samples) == pytest.approx([1.5 / 3, 1.5 / 3, 0])
+    assert ranking.share_best(samples) == pytest.approx([1.5 / 3, 1.5 / 3, 0])
 
 
 def test_critical_value_of_two_trials_is_the_quantile_of_their_difference() -> None:
     difference = np.random.default_rng(0).normal(0.1, 0.02, 4000)
     samples = np.stack([0.5 + difference, np.full(4000, 0.5)])
-    intervals, tied = ranking._against_best(np.array([0.6, 0.5]), samples)
+    intervals, tied = ranking.against_best(np.array([0.6, 0.5]), samples, ranking.Luck.none(samples))
     half = 1.96 * 0.02
     assert (intervals[1].low, intervals[1].high) == pytest.approx((-0.1 - half, -0.1 + half), abs=0.002)
     assert tied.tolist() == [True, False]

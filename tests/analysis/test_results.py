@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from posesweep.analysis.results import PARAMS, moments, read_sweep_folder, write_results_csv
+from posesweep.analysis.results import PARAMS, moments, read_sweep_folder, write_results_csv, write_results_parquet
 from posesweep.errors import SweepError
 from posesweep.files import trial_folder
 from tests.analysis.fake_sweep import SKELETON, TRIALS, FakeTrial, write_fake_sweep
@@ -196,10 +196,57 @@ def test_not_a_sweep_folder(whole: Path, tmp_path: Path) -> None:
 
 
 def test_evidence_that_cannot_be_read_is_named(sweep: Path) -> None:
-    path = trial_folder(sweep, 7) / "evidence.npz"
-    np.savez(path, id=np.arange(3))
+    results = read_sweep_folder(sweep)
+    np.savez(trial_folder(sweep, 7) / "evidence.npz", id=np.arange(3))  # replaced since
     with pytest.raises(SweepError, match=r"0007/evidence.npz: cannot be read"):
-        read_sweep_folder(sweep).evidence(7)
+        results.evidence(7)
+
+
+def test_evidence_of_another_version_or_with_a_flipped_byte_is_left_out_with_a_note(sweep: Path) -> None:
+    np.savez(trial_folder(sweep, 7) / "evidence.npz", id=np.arange(3))
+    path = trial_folder(sweep, 9) / "evidence.npz"
+    stored = bytearray(path.read_bytes())
+    stored[len(stored) // 2] ^= 0xFF
+    path.write_bytes(stored)
+    results = read_sweep_folder(sweep)
+    assert results.notes == (
+        "trials/0007/evidence.npz is of another version of PoseSweep, without image_id, box, area, keypoints, "
+        "true_keypoints, visibility, oks, error_px; its predictions are left out.",
+        "trials/0009/evidence.npz is damaged; its predictions are left out.",
+        "Without evidence.npz, so without an interval: trial 7, 9.",
+    )
+    assert results.evidence(7) is None
+
+
+def test_an_ap_of_no_object_is_missing_not_minus_one(sweep: Path) -> None:
+    folder = trial_folder(sweep, 3)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row | {"val/AP": -1}) + "\n" for row in rows))
+    (folder / "status.json").write_text(json.dumps(json.loads((folder / "status.json").read_text()) | {"best": -1}))
+    results = read_sweep_folder(sweep)
+    assert np.isnan(results.trials.loc[3, "value"])
+    assert results.notes == ("Trained to the end, but without a score: trial 3; no validation object has a label.",)
+
+
+def test_parquet_reads_back_with_types(whole: Path, tmp_path: Path) -> None:
+    results = read_sweep_folder(whole)
+    write_results_parquet(results, tmp_path / "results.parquet")
+    again = pd.read_parquet(tmp_path / "results.parquet")
+    assert list(again.columns) == list(results.trials.columns)
+    assert again["best_epoch"].tolist() == results.trials["best_epoch"].tolist()
+    assert again.loc[3, PARAMS + "codec"] == "simcc"
+    assert np.isnan(again.loc[3, PARAMS + "sigma"])
+
+
+def test_parquet_of_values_of_several_kinds_holds_json(tmp_path: Path) -> None:
+    values = [True, "auto", 3, [192, 256], None]
+    trials = [FakeTrial(0.03, {"mixed": value, "sizes": [n, n]}, epochs=1) for n, value in enumerate(values)]
+    results = read_sweep_folder(write_fake_sweep(tmp_path, trials, objects=4))
+    write_results_parquet(results, tmp_path / "results.parquet")
+    again = pd.read_parquet(tmp_path / "results.parquet")
+    assert list(again[PARAMS + "mixed"])[:4] == ["true", '"auto"', "3", "[192, 256]"]
+    assert again[PARAMS + "mixed"].isna()[4]
+    assert again.loc[2, PARAMS + "sizes"] == "[2, 2]"
 
 
 def test_times_that_cannot_be_read_are_not_known() -> None:

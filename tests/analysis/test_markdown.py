@@ -1,0 +1,52 @@
+import json
+from pathlib import Path
+
+from posesweep.analysis.markdown import literal, markdown, table_of
+from posesweep.analysis.results import read_sweep_folder
+from posesweep.analysis.story import Story
+from tests.analysis.fake_sweep import TRIALS, FakeTrial, write_fake_sweep
+
+
+def _text(folder: Path) -> str:
+    return markdown(Story.of(read_sweep_folder(folder)))
+
+
+def test_decision_table_and_settings_fit_into_a_pull_request(tmp_path: Path) -> None:
+    text = _text(write_fake_sweep(tmp_path))
+    lines = text.splitlines()
+    assert lines[0] == "## ponies"
+    assert lines[2].startswith("- Trial 7 did best: AP 0.")
+    assert lines[3].startswith("- The gain is real: +0.")
+    assert (
+        lines[6] == "| \\# | trial | AP | P(best) | over the baseline | lr0 | codec | sigma | freeze | aug\\_strength |"
+    )
+    assert lines[8].startswith("| 1 | 7 | 0.")
+    assert "| 6 | 0, the baseline | 0." in text
+    assert "| lr0 | 0.0017 | 0.0005 |" in text
+    assert lines[-1] == "<sub>12 trials; split 3f9a1c22d07be481; the whole report: report.html</sub>"
+    assert len(text) < 4000
+
+
+def test_the_baseline_is_shown_though_it_stands_far_below(tmp_path: Path) -> None:
+    trials = [FakeTrial(0.03 + n / 300, {"lr0": 1e-3}, epochs=2) for n in range(11)]
+    trials.append(FakeTrial(0.2, {"lr0": 1e-2}, role="baseline", epochs=2))
+    text = _text(write_fake_sweep(tmp_path, trials, objects=4))
+    assert "| 11, the baseline |" in text
+    assert "and 3 trials more" in text
+
+
+def test_names_cannot_break_out(tmp_path: Path) -> None:
+    folder = write_fake_sweep(tmp_path, TRIALS[:1], objects=4, name="<script>x</script> [a](b) @all\n# b|c")
+    split = json.loads((folder / "split.json").read_text())
+    (folder / "split.json").write_text(json.dumps(split | {"hash": "<img>"}))
+    text = _text(folder)
+    assert text.startswith("## &#60;script&#62;x&#60;/script&#62; \\[a\\](b) &#64;all \\# b|c\n")
+    assert "<img>" not in text
+    assert table_of(("a|b",), [("c\nd",)]) == "| a\\|b |\n| --- |\n| c d |"
+    assert literal("val_AP*") == "val\\_AP\\*"
+
+
+def test_nothing_trained_yet_is_said(tmp_path: Path) -> None:
+    text = _text(write_fake_sweep(tmp_path, (), objects=4))
+    assert "- No trial has been started yet, so there is no winner." in text
+    assert "| trial |" not in text
