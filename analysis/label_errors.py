@@ -331,8 +331,8 @@ def _crop(image: np.ndarray, place: int, one: Candidate, judged: Judged) -> Labe
             _ring(canvas, truth[k])
         else:
             _ring(canvas, seen[k])
-    for k in np.flatnonzero(labelled):
-        dot(canvas, truth[k], WHITE)
+    for point in truth[labelled]:
+        dot(canvas, point, WHITE)
     for k in one.keypoints:
         dot(canvas, seen[k], colours[k])
     return LabelCrop(place, width, height, jpeg(canvas))

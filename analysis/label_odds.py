@@ -214,10 +214,8 @@ def _robust_fit(features: Float[np.ndarray, "r f"], target: Float[np.ndarray, "r
 
 def _medians(values: Float[np.ndarray, "n K"], known: Bool[np.ndarray, "n K"], axis: int) -> Float[np.ndarray, "_"]:
     """Medians of what is known; 0 where nothing is."""
-    there = known.any(axis=axis)
-    masked = np.where(known, values, np.nan)
-    masked = np.where(there if axis == 0 else there[:, None], masked, 0.0)
-    return np.asarray(np.nanmedian(masked, axis=axis))
+    there = known.any(axis=axis, keepdims=True)
+    return np.asarray(np.nanmedian(np.where(there, np.where(known, values, np.nan), 0.0), axis=axis))
 
 
 # ------------------------------------------------------------------------------------------------ labelled or left out

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from posesweep.analysis.drawing import GREY, INK, OTHER, WINNER
 from posesweep.analysis.keypoint_ap import Detections, Truth, keypoint_ap, match
@@ -117,6 +118,7 @@ def draw_sensitivity(numbers: Sensitivity, ax: Axes, most: int = 30) -> None:
             ax.annotate(f" trial {trial}", (places[-1], ranks[-1]), va="center", fontsize=9, color=INK)
     ax.set_xticks(places, [f"sigmas x {factor:g}" for factor in numbers.factors])
     ax.set_xlim(-0.2, len(names) - 0.55)
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.invert_yaxis()
     ax.set_ylabel("place by AP")
     ax.tick_params(axis="y", labelcolor=GREY)

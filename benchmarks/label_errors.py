@@ -24,7 +24,6 @@ from rich.table import Table
 
 from posesweep.analysis.label_errors import TRIALS, Candidate, candidates, consensus_of, labels_of
 from posesweep.analysis.label_odds import Consensus, Labels, label_odds
-from posesweep.analysis.ranked import ranked
 from posesweep.analysis.results import Evidence, SweepResults, read_sweep_folder
 from posesweep.analysis.sensitivity import ap_with
 from posesweep.datasets.skeleton import Skeleton
@@ -34,6 +33,7 @@ SIZE = (320, 240)  # width, height of the demo's images
 SHARE = 0.05
 SHIFT = (0.15, 0.5)  # of the longer side of the box
 APART = 0.15
+DRAWS = 500  # of an object for one kind of swap
 FAR = 0.25  # shifts from here on are counted by themselves, too
 KINDS = ("shifted", "swapped", "missing")
 SWEEP = Path(__file__).parents[1] / "search_spaces" / "demo.yaml"
@@ -64,14 +64,15 @@ class Corruption:
         self.spoilt = np.zeros(self.labels.visibility.shape, bool)
 
     def one(self, kind: str, turn: int) -> Fault:
-        """Spoil something; the object and the keypoint are drawn until one can have the fault."""
+        """Spoil something; object and keypoint are drawn until one can have the fault. A swap that none can have gives
+        way to the next kind."""
         spoil: Callable[[int, int], Fault | None] = getattr(self, f"_{kind}")
-        while True:
-            row = int(self.rng.integers(len(self.spoilt)))
-            fault = spoil(row, turn)
-            if fault is not None:
-                self.spoilt[row, list(fault.keypoints)] = True
-                return fault
+        draws, fault = 0, None
+        while fault is None:
+            fault = spoil(int(self.rng.integers(len(self.spoilt))), turn + draws // DRAWS)
+            draws += 1
+        self.spoilt[fault.row, list(fault.keypoints)] = True
+        return fault
 
     def _keypoint(self, row: int) -> int | None:
         free = np.flatnonzero((self.labels.visibility[row] > 0) & ~self.spoilt[row])
@@ -235,21 +236,22 @@ def print_rows(rows: Sequence[Row]) -> None:
 # ---------------------------------------------------------------------------------------------------------- the sweeps
 
 
-def swept(runs: Path, name: str, settings: Sequence[str]) -> SweepResults:
-    """The results of a sweep of the demo with these settings, trained now unless it was before."""
+def swept(runs: Path, name: str, settings: Sequence[str], as_is: bool) -> SweepResults:
+    """The results of a sweep of the demo with these settings, trained now unless it was before; or what there is."""
     from posesweep.search_spaces.space import read_sweep
     from posesweep.trainables.sweep import run_sweep
     from posesweep.trainables.tasks import check_values, defaults_of
 
     folder = runs / name
-    if not (folder / "report.html").is_file():
+    if not as_is and not (folder / "report.html").is_file():
         run_sweep(read_sweep(SWEEP, [f"name={name}", *settings], check_values, defaults_of), folder)
     return read_sweep_folder(folder)
 
 
 def evidences_of(results: SweepResults) -> list[Evidence]:
-    """Of the ranked trials, the best first."""
-    found = [results.evidence(row.trial) for row in ranked(results).rows if row.rank is not None]
+    """Of all trials that have predictions, the best first: of a sweep as small as this, few end."""
+    table = results.trials[results.trials["has_evidence"]].sort_values("value", ascending=False)
+    found = [results.evidence(int(trial)) for trial in table["trial"]]
     return [evidence for evidence in found if evidence is not None]
 
 
@@ -272,7 +274,7 @@ def corrupted_before(runs: Path, clean: SweepResults, settings: Sequence[str], a
         file.write_text(json.dumps(document), encoding="utf-8")
     data = [f"data.train={images / 'train' / 'annotations.json'}", f"data.val={file}"]
     data += [f"data.val_images={images / 'val' / 'images'}", "data.skeleton=horse26", "data.synthetic=null"]
-    results = swept(runs, "labels_corrupted", [*settings, *data, f"search.trials={asked.trials_before}"])
+    results = swept(runs, "labels_corrupted", [*settings, *data, f"search.trials={asked.trials_before}"], asked.as_is)
     evidences = evidences_of(results)[: asked.judges]
     ids = {int(one["id"]): row for row, one in enumerate(document["annotations"])}
     rows_of = {ids[int(i)]: row for row, i in enumerate(evidences[0].ids)}
@@ -294,15 +296,17 @@ def main() -> None:
         "--objects", action="store_true", help="one fault in 5 %% of the objects, not 5 %% of the labels"
     )
     parser.add_argument("--before", action="store_true", help="also a sweep on labels that were wrong from the start")
+    parser.add_argument("--as-is", action="store_true", help="do not go on with a sweep: judge with what it has")
     parser.add_argument("--trials-before", type=int, default=4, help="of the sweep of --before")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     settings = [f"fixed.epochs={asked.epochs}", *SETTINGS]
-    results = swept(asked.runs, "labels", [*settings, f"search.trials={asked.trials}"])
+    results = swept(asked.runs, "labels", [*settings, f"search.trials={asked.trials}"], asked.as_is)
     skeleton, evidences = results.skeleton, evidences_of(results)
     assert skeleton is not None
-    best = results.trials.sort_values("value", ascending=False).iloc[0]
-    print(f"{len(evidences)} ranked trials; the best: AP {best['value']:.3f}, PCK@0.05 {best['PCK@0.05']:.3f}")
+    best = results.trials.sort_values("value", ascending=False).head(asked.judges)
+    columns = ["trial", "state", "epochs", "best_epoch", "value", "PCK@0.05", "PCK@0.2", "RMSE_px"]
+    print(best[columns].to_string(index=False, float_format="%.3f"), flush=True)
     kinds = [[kind] for kind in KINDS] + [list(KINDS)]
     rows = [repeated(evidences, skeleton, each, asked) for each in kinds]
     if asked.before:

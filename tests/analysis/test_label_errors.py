@@ -12,13 +12,17 @@ from matplotlib.figure import Figure
 
 from posesweep.analysis.label_errors import (
     COLUMNS,
+    Candidate,
     LabelErrors,
+    consensus_of,
     draw_label_errors,
     label_crops,
     label_errors,
+    labels_of,
 )
 from posesweep.analysis.ranked import ranked
-from posesweep.analysis.results import SweepResults, read_sweep_folder
+from posesweep.analysis.results import Evidence, SweepResults, read_sweep_folder
+from posesweep.benchmarks.label_errors import KINDS, Fault, corrupt, judge, outcome
 from posesweep.files import trial_folder
 from tests.analysis.fake_sweep import SKELETON, TRIALS, FakeTrial, write_fake_sweep
 
@@ -238,3 +242,49 @@ def test_bars_count_the_table(judged):
     draw_label_errors(numbers, ax)
     total = sum(patch.get_width() for patch in ax.patches)
     assert total == numbers.table["keypoint"].str.split("/").map(len).sum()
+
+
+@pytest.mark.parametrize("kinds", [("shifted",), ("swapped",), ("missing",), KINDS], ids=" ".join)
+def test_most_of_what_the_benchmark_plants_is_found(clean, kinds):
+    """5 % of the labels spoilt, the list twice as long; what is rightly not labelled the trials are unsure of."""
+    labels = labels_of(clean[0])
+    spoilt, faults = corrupt(labels, SKELETON, kinds, np.random.default_rng(5))
+    assert {fault.kind for fault in faults} == set(kinds)
+    changed = (spoilt.points != labels.points).any(axis=-1) | (spoilt.visibility != labels.visibility)
+    named = np.zeros_like(changed)
+    for fault in faults:
+        named[fault.row, list(fault.keypoints)] = True
+    assert (changed == named).mean() > 0.99  # a swap leaves the unlabelled one of a pair unnamed
+    listed = judge(spoilt, consensus_of(clean, spoilt), SKELETON)
+    assert np.mean(outcome(listed[: 2 * len(faults)], faults).found) >= 0.8
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> list[Evidence]:
+    folder = write_fake_sweep(tmp_path_factory.mktemp("fake") / "ponies", TRIALS, objects=80)
+
+    def unsure(arrays: Arrays) -> None:
+        arrays["keypoint_score"][arrays["visibility"] == 0] *= 0.3
+
+    change(folder, unsure)
+    results = read_sweep_folder(folder)
+    found = [results.evidence(row.trial) for row in ranked(results).rows[:5]]
+    return [evidence for evidence in found if evidence is not None]
+
+
+def test_the_benchmark_counts_by_hand() -> None:
+    """A swap that names one of the planted keypoints counts, another object or keypoint does not."""
+    faults = [
+        Fault("shifted", 3, frozenset([1])),
+        Fault("swapped", 5, frozenset([2, 3])),
+        Fault("missing", 7, frozenset([0])),
+    ]
+    listed = [
+        Candidate("swapped", 5, (3, 4), 2.0),
+        Candidate("shifted", 3, (2,), 1.0),
+        Candidate("shifted", 3, (1,), 0.5),
+        Candidate("missing", 8, (0,), 0.0),
+    ]
+    found = outcome(listed, faults)
+    assert found.found == [True, True, False]
+    assert found.precision == 0.5
