@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from posesweep.analysis.confirmed import Candidate, confirmed
+from posesweep.analysis.promoted import Promoted, promotions
 from posesweep.analysis.ranked import Standings
 from posesweep.analysis.ranking import Interval
 from posesweep.analysis.results import SweepResults
@@ -29,21 +29,43 @@ class Chosen:
     ap: Interval | None
     seed: int | None = None
     candidate: Candidate | None = None  # where it was confirmed
+    promoted: Promoted | None = None  # where it was trained longer
 
 
 def chosen(results: SweepResults, table: Standings, number: int | None = None) -> Chosen:
     """The winner's training, or that of trial `number` in the search; SweepError where there is none.
 
-    The winner is the confirmed one, once all trainings of the confirmation have ended.
+    The winner is the confirmed one, once all trainings of the confirmation have ended; the best that was promoted to
+    more epochs takes its place where it became better.
     """
-    found = confirmed(results) if number is None and not unconfirmed(results) else None
-    if found is not None:
-        return best_seed(results, found.winner)
+    if number is not None:
+        return _of_search(results, table, number)
+    found = confirmed(results) if not unconfirmed(results) else None
+    if found is not None and found.winner is not None:
+        picked = best_seed(results, found.winner)
+    else:
+        picked = _of_search(results, table, None)
+    return _longer(results, picked) or picked
+
+
+def _of_search(results: SweepResults, table: Standings, number: int | None) -> Chosen:
     row = table.winner if number is None else next((row for row in table.rows if row.trial == number), None)
     if row is None:
         what = "no winner yet" if number is None else f"no trial {number}; it has {len(table.rows)} trials"
         raise SweepError(f"{results.folder} has {what}")
     return Chosen(row.trial, trial_folder(results.folder, row.trial), row.value, row.ap)
+
+
+def _longer(results: SweepResults, picked: Chosen) -> Chosen | None:
+    """The best promoted training, where it is better than the one that would be handed over."""
+    done = [promotion for promotion in promotions(results) if promotion.rows and not promotion.left]
+    rows = [promotion.rows[0] for promotion in done]
+    sign = 1.0 if results.maximize else -1.0
+    best = max(rows, key=lambda row: sign * row.value, default=None)
+    before = _best_of(picked.folder)
+    if best is None or (before is not None and sign * best.value <= sign * before):
+        return None
+    return Chosen(best.trial, best.folder, best.value, best.ap, best.seed, promoted=best)
 
 
 def unconfirmed(results: SweepResults) -> int:
@@ -63,7 +85,7 @@ def best_seed(results: SweepResults, candidate: Candidate) -> Chosen:
     sign = 1.0 if results.maximize else -1.0
     seed = max(scored, key=lambda seed: sign * scored[seed])
     folder = next(results.folder / run["folder"] for run in runs if run["seed"] == seed)
-    return Chosen(candidate.trial, folder, fmean(scored.values()), candidate.ap, seed, candidate)
+    return Chosen(candidate.trial, folder, candidate.value, candidate.ap, seed, candidate)
 
 
 def _best_of(folder: Path) -> float | None:

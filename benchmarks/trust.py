@@ -455,6 +455,7 @@ def main() -> None:
     chosen = parser.parse_args()
     sweeps = chosen.sweeps or (60 if chosen.quick else 1000)
     kinds = {"ties": (ask_about_ties, 0.2), "importance": (ask_about_importance, 0.2), "gains": (ask_about_gains, 0.6)}
+    true_ap(0.0)  # the table is made once, before the processes part
     for name, (ask, share) in kinds.items():
         done, answers = gathered(ask, sweeps, time.monotonic() + 60 * chosen.minutes * share)
         table = Table("", "share", "95 % interval", "asked", "goal", "met", title=f"{name}: {done} sweeps")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 PATHS = {"train", "val", "test", "images", "val_images", "test_images", "skeleton"}
+END_OF_SCALAR = "...\n"  # what YAML writes behind a plain value
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def _settings(overrides: Mapping[str, Any]) -> list[str]:
             found[name] = value
     flow = {"default_flow_style": True, "width": 1_000_000, "allow_unicode": True}
     texts = {name: yaml.safe_dump(_plain(value), **flow) for name, value in found.items()}
-    return [f"{name}={text.removesuffix('...' + chr(10)).strip()}" for name, text in texts.items()]
+    return [f"{name}={text.removesuffix(END_OF_SCALAR).strip()}" for name, text in texts.items()]
 
 
 def _row(row: Any) -> dict[str, Any]:

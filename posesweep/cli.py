@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   posesweep report runs/horse26                        rank it again and rebuild report.html
   posesweep compare runs/before runs/after             the winners of two sweeps on the same images
   posesweep export runs/horse26 winner/                best.yaml, weights and skeleton of the winner
+  posesweep predict runs/horse26 clip.mp4 --out found/ keypoints in images and videos
   posesweep train runs/horse26/best.yaml --out runs/again
   posesweep eval runs/horse26                          score the winner's weights again
 posesweep VERB --help says more of each

@@ -26,6 +26,8 @@ def _on_search(sweep: Sweep) -> Iterator[str]:
     search, stopping = sweep.search, sweep.early_terminate
     if search.method != "tpe" and "startup_trials" in search.model_fields_set:
         yield f"search.startup_trials: not used by {search.method}"
+    if sweep.warm_start and search.method != "tpe":
+        yield f"warm_start: not used by {search.method}"
     if search.method == "tpe" and sweep.parameters and 1 < search.trials <= search.startup_trials:
         yield (
             f"search: all {search.trials} trials are drawn at random, because tpe begins to choose after "
@@ -34,8 +36,18 @@ def _on_search(sweep: Sweep) -> Iterator[str]:
     planned = 1 + len(sweep.try_first)
     if search.trials < planned:
         yield f"search.trials: {search.trials}, so the last {planned - search.trials} of try_first are not tried"
+    yield from _on_confirm(sweep)
     for name in sorted(stopping.model_fields_set - {"type"} - USED_TO_STOP[stopping.type]):
         yield f"early_terminate.{name}: not used by type {stopping.type}"
+
+
+def _on_confirm(sweep: Sweep) -> Iterator[str]:
+    confirm, full = sweep.confirm, sweep.fixed.get("epochs")
+    if confirm is None or confirm.epochs is None or full is None or confirm.epochs == full:
+        return
+    counted = [name for name in ("warmup", "cycle_epochs", "final_epochs") if name in {*sweep.fixed, *sweep.parameters}]
+    stay = f"; {', '.join(counted)} stay as many epochs as they are" if counted else ""
+    yield f"confirm.epochs: {confirm.epochs}, where the search trains {full}; schedules are stretched to it{stay}"
 
 
 def _on_parameter(sweep: Sweep, name: str, parameter: Parameter, defaults: Mapping[str, Any]) -> Iterator[str]:

@@ -280,7 +280,7 @@ def _neighbours(
 
 def _blur(heatmaps: Float[Tensor, "B K h w"], kernel: int) -> Float[Tensor, "B K h w"]:
     """DARK's Gaussian blur, zeros beyond the border, as a banded matrix along each axis: 10x faster here."""
-    h, w = heatmaps.shape[-2:]
+    h, w = map(int, heatmaps.shape[-2:])  # numbers also where the graph is traced, as it is for ONNX
     with torch.autocast(heatmaps.device.type, enabled=False):  # eight bits are too few for second differences of a log
         return _blur_matrix(h, kernel, heatmaps.device) @ heatmaps @ _blur_matrix(w, kernel, heatmaps.device)
 

@@ -15,7 +15,7 @@ from posesweep.datasets.stores import entries
 from posesweep.errors import ConfigError
 from posesweep.files import read_json
 from posesweep.search_spaces.space import Sweep
-from posesweep.trainables.cluster import Slots, machine, plan_slots
+from posesweep.trainables.cluster import Slots, cluster_address, expected_nodes, nodes, plan_slots
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import default_cache
 from posesweep.trainables.effects import Effect, effects
@@ -36,6 +36,7 @@ from posesweep.trainables.progress import duration
 from posesweep.trainables.search import rule_of
 from posesweep.trainables.sweep import prepare
 from posesweep.trainables.timing import Measured, Timed, measure
+from posesweep.trainables.trackers import check_trackers
 
 BEFORE_AND_AFTER_S = 22.0  # imports, Ray's start and its workers; ranking and report (BENCHMARKS.md)
 HOUR_S = 3600.0
@@ -74,7 +75,9 @@ def run_dry(sweep: Sweep, folder: Path) -> int:
     begun = time.time()
     print(f"dry run of {sweep.name}: nothing is written into {folder}", flush=True)
     refuse_changes(sweep, folder)
-    slots = plan_slots(sweep, **machine())
+    check_trackers(sweep.track)
+    alive = nodes()
+    slots = plan_slots(sweep, alive, expected_nodes(alive))
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "pictures").mkdir()  # they are there, so none are drawn
         base = prepare(sweep, Path(scratch), slots)
@@ -92,8 +95,8 @@ def run_dry(sweep: Sweep, folder: Path) -> int:
 
 
 def where_trials_run(sweep: Sweep, base: dict[str, Any], slots: Slots) -> Examined:
-    """`examine`, in this process, or on the cluster that RAY_ADDRESS names with what one worker holds."""
-    if not os.environ.get("RAY_ADDRESS"):
+    """`examine`, in this process, or on the cluster with what one worker holds."""
+    if cluster_address() is None:
         return examine(sweep, base, slots)
     import ray
 
@@ -114,7 +117,8 @@ def examine(sweep: Sweep, base: dict[str, Any], slots: Slots) -> Examined:
 
 def machine_lines(slots: Slots) -> list[str]:
     """Who runs what, in words."""
-    where = f"cluster at {os.environ['RAY_ADDRESS']}" if os.environ.get("RAY_ADDRESS") else "machine"
+    address = cluster_address()
+    where = f"cluster at {address}" if address is not None else "machine"
     gpus = f" and {slots.gpus:g} GPU{'s' * (slots.gpus != 1)}" if slots.gpus else ", no GPU"
     trials = "1 trial" if slots.concurrent == 1 else f"{slots.concurrent} trials"
     workers = f"{slots.workers} workers" if slots.workers > 1 else "1 worker"
@@ -239,7 +243,7 @@ def needed_gib(each: float, slots: Slots) -> float:
 
 def memory_faults(measured: Measured, slots: Slots) -> list[str]:
     """Trials that together want more than there is; on a GPU, what does not fit has failed already."""
-    if slots.gpus or os.environ.get("RAY_ADDRESS"):
+    if slots.gpus or cluster_address() is not None:
         return []
     try:
         free = available_bytes() / GIB
@@ -286,12 +290,14 @@ def within(limit: float, unit: str, needs: dict[str, tuple[Spread, Spread]], slo
 
 def confirming_of(sweep: Sweep, config: TrialConfig) -> Confirming | None:
     """The confirm block, where there is one."""
-    return None
+    asked = sweep.confirm
+    return Confirming(asked.top_k, asked.seeds, asked.epochs or config.epochs) if asked is not None else None
 
 
 def budgets_of(sweep: Sweep) -> list[tuple[float, str]]:
     """The limits that the budget block sets."""
-    return []
+    given = [(sweep.budget.hours, "h"), (sweep.budget.gpu_hours, "GPU-h")] if sweep.budget is not None else []
+    return [(limit, unit) for limit, unit in given if limit is not None]
 
 
 def _range(seconds: Spread) -> str:

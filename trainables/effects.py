@@ -4,6 +4,7 @@ What is compared is what a training is made of, from its batches to its predicti
 was misspelt by us or is of no use where the sweep uses it; either way a search over it is wasted.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from posesweep.trainables.trial import Precision, Training, _schedule, prepare_t
 SAMPLES = 4  # of a forward pass
 STEPS = 2  # the first step of Adam does not depend on its betas
 MOST_EPOCHS = 24  # whose batches are looked at
+LATE = 10**6  # updates of averaged weights
 LOUDER = 10.0  # a difference is an effect when it is so many times what two runs of the same config differ by
 
 Fingerprint = dict[str, np.ndarray]  # a part of a training -> numbers that it shows in
@@ -136,8 +138,8 @@ def _few(config: TrialConfig) -> TrialConfig:
 
 
 def length_of(config: TrialConfig, samples: int) -> np.ndarray:
-    """Steps of an epoch, samples of a forward pass, epochs, which of them are validated, and when one ends whose score
-    rises ever more slowly."""
+    """Steps of an epoch, samples of a forward pass, epochs, which of them are validated, and when a training ends whose
+    score rises ever more slowly, and from the middle on no more."""
     steps = len(training_order(samples, 0, config.seed, config.batch // config.workers, 0, 1)) if samples else 0
     sign = 1.0 if config.metric.goal == "maximize" else -1.0
     rows: list[dict[str, Any]] = []
@@ -145,7 +147,8 @@ def length_of(config: TrialConfig, samples: int) -> np.ndarray:
         epoch = len(rows) + 1
         row: dict[str, Any] = {"epoch": epoch}
         if epoch % config.val_every == 0 or epoch == config.epochs:
-            row |= {"val_s": 0.0, config.metric.name: sign * (1 - 0.9**epoch)}
+            risen = 1 - math.exp(-6 * min(epoch / config.epochs, 0.5))
+            row |= {"val_s": 0.0, config.metric.name: sign * risen}
         rows.append(row)
     scored = [row["epoch"] for row in rows if "val_s" in row]
     return np.array([steps, config.batch_per_forward, config.epochs, len(rows), *scored], dtype=float)
@@ -184,6 +187,8 @@ def after_steps(training: Training, task: Task) -> Fingerprint:
     positions = np.resize(np.arange(size), training.config.batch)
     training.network.train()
     torch.manual_seed(training.config.seed)  # of random layers
+    if training.ema is not None:
+        training.ema.updates = LATE  # its decay is not yet in force in a training's first steps
     losses = []
     for epoch in range(STEPS):
         parts = train_step(training, train.batch(positions, epoch))

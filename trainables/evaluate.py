@@ -21,7 +21,7 @@ from posesweep.errors import ConfigError, DataError
 from posesweep.files import write_text
 from posesweep.trainables.context import Context, default_cache, pick_device, prepare_process
 from posesweep.trainables.layout import placed
-from posesweep.trainables.predictions import Found, results_text
+from posesweep.trainables.predictions import Found, exact_results_of, results_text
 from posesweep.trainables.rescoring import OKS_THRESHOLD, best_of_each, rescored, seen_areas
 from posesweep.trainables.task import Score
 from posesweep.trainables.tasks.topdown import TopDown, build, build_on
@@ -62,7 +62,7 @@ def evaluate(where: Path, asked: Asked) -> None:
     for name, value in metrics.items():
         print(f"{name:>14} {value:.4f}")
     if asked.out is not None:
-        write_text(asked.out, results_text(found, exact=True))
+        write_text(asked.out, results_text(entry for place in found for entry in exact_results_of(*place)))
         print(f"{sum(len(one.scores) for _, one in found)} results are in {asked.out}")
 
 

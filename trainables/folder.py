@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from posesweep.errors import SweepError
 from posesweep.files import read_json, trial_folder, write_json, write_text
 from posesweep.search_spaces.space import Sweep, differences
+from posesweep.trainables.stopping import BASELINE
 
 BEAT_S = 5.0
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # Lustre without -o flock, some FUSE disks
@@ -90,11 +91,12 @@ def _beating(lease: Path, mine: dict[str, Any]) -> Iterator[None]:
     over = threading.Event()
 
     def beat() -> None:
-        for number in itertools.count():
-            write_json(lease, {**mine, "beat": number})
+        for number in itertools.count(1):
             if over.wait(BEAT_S):
                 return
+            write_json(lease, {**mine, "beat": number})
 
+    write_json(lease, {**mine, "beat": 0})
     thread = threading.Thread(target=beat, daemon=True, name="lease")
     thread.start()
     try:
@@ -111,8 +113,8 @@ FREE_TO_CHANGE = ("confirm", "budget", "failure", "keep")  # blocks that no resu
 def refuse_changes(sweep: Sweep, folder: Path) -> None:
     """SweepError naming every difference when the folder holds a sweep that was started with another file.
 
-    What decides nothing of the trials that were trained may change: budget, failure and keep; what confirm trains
-    again, before it has begun; the test split, before it was used.
+    What decides nothing of the trials that were trained may change: budget, failure, keep and track; what confirm
+    trains again, before it has begun; the test split, before it was used.
     """
     changed = changes(sweep, folder)
     begun = [line for line in changed if _block(line) == "confirm"] if has_begun(folder, "confirm") else []
@@ -171,6 +173,11 @@ def record_split(folder: Path, record: dict) -> None:
             "not be compared with new ones; give the sweep another name:, or put the data back"
         )
     write_json(file, record)
+
+
+def spared(sweep: Sweep) -> list[int]:
+    """The trials whose weights stay in any case: those that a test split needs in the end."""
+    return [BASELINE] if sweep.data.test is not None else []
 
 
 def thin_checkpoints(folder: Path, ended: Collection[int], keep: Collection[int]) -> None:

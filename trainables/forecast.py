@@ -14,8 +14,8 @@ import numpy as np
 
 from posesweep.trainables.stopping import Early, rungs, should_stop
 
-SIMULATIONS = 40
-MOST_SIMULATED = 200  # trials; a longer sweep costs in proportion
+SIMULATIONS = 24
+MOST_SIMULATED = 80  # trials; a longer sweep costs in proportion
 LOOKS = 12  # of the median rule at a simulated trial, which in truth looks after every epoch
 LEARNED = 1.5  # by so many deviations between configs, at most, a search improves on its first proposals
 EARLY_NOISE = 0.8  # how much an untrained network's score says less of its config than the final one, in the same unit

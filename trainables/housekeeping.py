@@ -13,7 +13,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -190,7 +190,7 @@ def logged_to(file: Path, title: str, stall_s: float | None = None) -> Iterator[
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8", buffering=1) as log:
         log.write(f"--- {_now()} {title}, process {os.getpid()} on {socket.gethostname()}\n")
-        with _standard_streams_to(log):
+        with _standard_streams_to(log), redirect_stdout(log), redirect_stderr(log):
             heard(stall_s)
             try:
                 yield

@@ -36,7 +36,7 @@ def measure_latency(results: SweepResults, trials: Sequence[int], limit_s: float
     was left out and "" otherwise. Nothing is measured where all have the same network."""
     configs = _configs(results, trials)
     different = {_network_key(config) for config in configs.values()}
-    if len(different) < 2:
+    if len({(_network_key(config), _flips(config)) for config in configs.values()}) < 2:
         return "latency not measured: all ranked trials have the same network" if configs else ""
     device = pick_device()
     measured = {_network_key(configs[trial]): _before(results.folder, trial, device) for trial in reversed(configs)}

@@ -75,7 +75,7 @@ class Predictions:
 
     def write(self, folder: Path, source: str, stems: dict[str, str], videos: set[str]) -> None:
         """predictions.json, images.json and the tables, into `folder`."""
-        write_text(folder / RESULTS, results_text(enumerate(self.found, start=1)))
+        write_text(folder / RESULTS, results_text(self._entries()))
         write_json(folder / IMAGES, self._dataset(source))
         by_video: dict[str, list[int]] = {}
         for i, picture in enumerate(self.pictures):
@@ -83,6 +83,10 @@ class Predictions:
         for name, positions in by_video.items():
             table = folder / "tables" / (f"{stems[name]}.csv" if name else "images.csv")
             self._write_table(_unused(table), positions)
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        for image_id, found in enumerate(self.found, start=1):
+            yield from results_of(image_id, found)
 
     def _dataset(self, source: str) -> dict[str, Any]:
         position = {name: k for k, name in enumerate(self.skeleton.keypoints, start=1)}
@@ -122,22 +126,32 @@ class Predictions:
                 out.writerow([picture.name if picture.frame is None else picture.frame, *cells])
 
 
-def results_text(found: Iterable[tuple[int, Found]], exact: bool = False) -> str:
-    """COCO keypoint results: the objects of each image id, one a line; see `results_of`."""
-    entries = (entry for image_id, one in found for entry in results_of(image_id, one, exact))
+def results_text(entries: Iterable[dict[str, Any]]) -> str:
+    """COCO results, an entry a line."""
     return "[" + ",\n ".join(json.dumps(entry, allow_nan=False) for entry in entries) + "]\n"
 
 
-def results_of(image_id: int, found: Found, exact: bool = False) -> Iterator[dict[str, Any]]:
-    """The objects of a picture as entries of COCO results; coordinates rounded to 1/1000 pixel unless `exact`."""
+def results_of(image_id: int, found: Found) -> Iterator[dict[str, Any]]:
+    """The objects of a picture as entries of COCO results, coordinates rounded to 1/1000 pixel."""
     for row, score, box, category in zip(found.rows, found.scores, found.boxes, found.category_ids, strict=True):
-        values = row.tolist() if exact else [_rounded(point) for point in row]
         yield {
             "image_id": image_id,
             "category_id": int(category),
-            "keypoints": [value for point in values for value in point],
-            "score": float(score) if exact else round(float(score), 6),
-            "bbox": box.tolist() if exact else [round(float(value), 3) for value in box],
+            "keypoints": [value for point in row for value in _rounded(point)],
+            "score": round(float(score), 6),
+            "bbox": [round(float(value), 3) for value in box],
+        }
+
+
+def exact_results_of(image_id: int, found: Found) -> Iterator[dict[str, Any]]:
+    """The same for scoring: to the last bit, and without boxes, from which pycocotools would take the objects' areas
+    in place of their keypoints' extent, which APm and APl are meant by."""
+    for row, score, category in zip(found.rows, found.scores, found.category_ids, strict=True):
+        yield {
+            "image_id": image_id,
+            "category_id": int(category),
+            "keypoints": row.ravel().tolist(),
+            "score": float(score),
         }
 
 
@@ -204,9 +218,9 @@ def check_folder(folder: Path) -> None:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path, ours: frozenset[str] = OURS) -> Iterator[Path]:
     """Yield a folder to write into, beside `folder`; on success its content, if there is any, takes the place of an
-    earlier prediction's, else it goes."""
+    earlier one, whose entries are called `ours`; else it goes."""
     temporary = folder.absolute().with_name(f".{folder.absolute().name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -215,7 +229,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         if not any(temporary.iterdir()):
             return
         folder.mkdir(parents=True, exist_ok=True)
-        for name in OURS:
+        for name in ours:
             _remove(folder / name)
         for entry in sorted(temporary.iterdir()):
             entry.rename(folder / entry.name)

@@ -10,7 +10,7 @@ from ray.tune.search import Searcher
 from posesweep.files import trial_folder
 from posesweep.search_spaces.space import Sweep
 from posesweep.trainables.context import begin_attempt
-from posesweep.trainables.folder import thin_checkpoints
+from posesweep.trainables.folder import spared, thin_checkpoints
 from posesweep.trainables.housekeeping import Orders
 from posesweep.trainables.progress import Progress
 from posesweep.trainables.search import Search
@@ -27,7 +27,7 @@ class Records(tune.Callback):
         self.folder = folder
         self.progress = progress
         self.orders = orders
-        self._kept = set(search.best(sweep.keep.checkpoints_of_top))
+        self._kept = self._to_keep()
         self.make_room()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -70,13 +70,17 @@ class Records(tune.Callback):
         words = {"reason": reason} if reason else {}
         write_status(trial_folder(self.folder, number), state=state, **words)
         self.progress.ended(number, state, reason)
-        best = set(self.search.best(self.sweep.keep.checkpoints_of_top))
-        thin_checkpoints(self.folder, (self._kept - best) | {number}, best)
-        self._kept = best
+        keep = self._to_keep()
+        thin_checkpoints(self.folder, (self._kept - keep) | {number}, keep)
+        self._kept = keep
 
     def make_room(self) -> None:
         """Remove the weights of every ended trial that is not to be kept."""
         thin_checkpoints(self.folder, self.search.ended(), self._kept)
+
+    def _to_keep(self) -> set[int]:
+        """The best, and those that a test split needs in the end."""
+        return {*self.search.best(self.sweep.keep.checkpoints_of_top), *spared(self.sweep)}
 
 
 def show_epoch(progress: Progress, trial: Any, result: dict[str, Any]) -> None:
@@ -104,6 +108,11 @@ class Queue(Searcher):
         super().__init__()
         self._jobs = list(jobs)
         self._orders = orders
+
+    @property
+    def left(self) -> int:
+        """How many jobs were not begun yet."""
+        return len(self._jobs)
 
     def suggest(self, trial_id: str) -> Any:
         """The next job, or FINISHED: there are no more, or no more are to be begun."""

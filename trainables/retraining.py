@@ -5,19 +5,21 @@ training has a folder `<what>/<trial>-s<seed>/` that holds what a trial's folder
 from its last epoch, one that has ended stays as it is. Nothing is stopped early here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from posesweep.errors import ConfigError, SweepError
 from posesweep.files import read_json, read_json_lines, write_json
-from posesweep.search_spaces.space import Sweep
+from posesweep.search_spaces.space import Sweep, edges
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.folder import has_begun, remove_checkpoints
 from posesweep.trainables.progress import Board
 from posesweep.trainables.search import Search, longest_training
 from posesweep.trainables.status import read_status
 from posesweep.trainables.stopping import Early
+from posesweep.trainables.tasks import check_values
 
 CONFIRM = "confirm"
 FIRST_SEED = 101  # so far above the seed of the search that it is seen in a folder's name which is which
@@ -31,6 +33,14 @@ class Run:
     trial: int
     seed: int
     folder: str
+
+
+@dataclass(frozen=True)
+class Promote:
+    """`--promote K --epochs E`."""
+
+    top_k: int
+    epochs: int
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,9 @@ def read_plan(folder: Path, what: str) -> Plan | None:
     stored = read_json(file)
     return Plan(
         what=what,
-        candidates=tuple((one["trial"], one["role"]) for one in stored["candidates"]),
+        candidates=tuple(
+            (one["trial"], one["role"]) for one in stored["candidates"] if one["trial"] != stored["baseline"]
+        ),
         seeds=tuple(stored["seeds"]),
         epochs=stored["epochs"],
         baseline=stored["baseline"],
@@ -71,9 +83,10 @@ def read_plan(folder: Path, what: str) -> Plan | None:
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
-    """Put a plan on record."""
+    """Put a plan on record; the baseline is the last of its candidates, and may win."""
+    candidates = [*plan.candidates, (plan.baseline, "baseline")]
     record = {
-        "candidates": [{"trial": trial, "role": role} for trial, role in plan.candidates],
+        "candidates": [{"trial": trial, "role": role} for trial, role in candidates],
         "seeds": list(plan.seeds),
         "epochs": plan.epochs,
         "baseline": plan.baseline,
@@ -88,6 +101,29 @@ def confirm_plan(sweep: Sweep, search: Search) -> Plan:
     assert sweep.confirm is not None
     seeds = new_seeds(sweep, sweep.confirm.seeds)
     return _plan(CONFIRM, search, sweep.confirm.top_k, seeds, sweep.confirm.epochs or common_length(sweep))
+
+
+def promote_plan(sweep: Sweep, search: Search, promote: Promote, confirmed_order: Sequence[int]) -> Plan:
+    """The best `promote.top_k` trials, trained longer with one new seed: those that were confirmed before others.
+
+    Raises SweepError where the trainings would be no longer than before, ConfigError where settings forbid it.
+    """
+    length = common_length(sweep)
+    if length is not None and promote.epochs <= length:
+        raise SweepError(f"--epochs {promote.epochs} is not longer than the {length} of the search; give more")
+    _refuse_settings(sweep, promote.epochs)
+    plan = _plan(f"promote-{promote.epochs}", search, promote.top_k, new_seeds(sweep, 1), promote.epochs)
+    roles = {proposal.number: proposal.role for proposal in search.proposals()}
+    order = list(dict.fromkeys([*confirmed_order, *search.best_finished()]))
+    best = [number for number in order if number != plan.baseline][: promote.top_k]
+    return replace(plan, candidates=tuple((number, roles[number]) for number in best))
+
+
+def _refuse_settings(sweep: Sweep, epochs: int) -> None:
+    values = [{**sweep.fixed, **choice, "epochs": epochs} for choice in (sweep.baseline, *edges(sweep))]
+    found = [mistake for each in values for mistake in check_values(sweep.task, each)]
+    if found:
+        raise ConfigError([f"--epochs {epochs}: {key}: {text}" for key, text in {m.key: m.text for m in found}.items()])
 
 
 def _plan(what: str, search: Search, top_k: int, seeds: Sequence[int], epochs: int | None) -> Plan:
@@ -124,15 +160,16 @@ def merged(old: Plan, new: Plan) -> Plan:
 def agreed_plan(folder: Path, wanted: Plan) -> Plan:
     """The plan to follow, on record from now on.
 
-    A plan that was begun stays. Where the search has gone on since (--extend, a larger budget), the trials that are
-    now among the best are added to it, which is said; none is taken out.
+    A plan that was begun stays. Where the search has gone on since (--extend, a larger budget), or more are promoted,
+    the trials that it lacks are added to it, which is said; none is taken out.
     """
     old = read_plan(folder, wanted.what)
     if old is not None and has_begun(folder, wanted.what):
-        if old.trials == wanted.trials:
-            return old
-        wanted = merged(old, wanted)
-        print(f"note: {_added(old, wanted)}")
+        may_grow = old.trials != wanted.trials or wanted.what != CONFIRM
+        plan = merged(old, wanted) if may_grow else old
+        if plan != old:
+            print(f"note: {_added(old, plan)}")
+        wanted = plan
     write_plan(folder, wanted)
     return wanted
 
@@ -201,9 +238,8 @@ def jobs(plan: Plan, runs: Iterable[Run], params: Mapping[int, Mapping[str, Any]
     ]
 
 
-def thin(folder: Path, plan: Plan, order: Sequence[int], keep: int) -> None:
-    """Remove the weights of all trainings but those of the first `keep` trials of `order`, the best first."""
-    kept = set(order[:keep])
+def thin(folder: Path, plan: Plan, keep: Collection[int]) -> None:
+    """Remove the weights of all trainings but those of the trials `keep`."""
     for run in plan.runs:
-        if run.trial not in kept:
+        if run.trial not in keep:
             remove_checkpoints(folder / run.folder)

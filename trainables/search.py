@@ -17,8 +17,9 @@ How a trial ends, as Optuna knows it and as it is shown to the sampler (`proposa
 import json
 import math
 import re
+from bisect import insort
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,7 @@ from posesweep.errors import SweepError
 from posesweep.search_spaces.space import Sweep
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.proposals import decoded, encoded, propose, sampler_arguments
-from posesweep.trainables.stopping import Early, History, should_stop
+from posesweep.trainables.stopping import Early, History, Shown, should_stop
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # one line per proposal and per result otherwise
 
@@ -55,10 +56,20 @@ class Search:
 
     def __init__(self, sweep: Sweep, study: optuna.Study, storage: optuna.storages.JournalStorage) -> None:
         self.sweep = sweep
+        self.earlier: Sequence[FrozenTrial] = ()  # trials of other sweeps, as the sampler is shown them
+        self.budget_ended: Callable[[Search], str] = lambda search: ""  # why no new trial is begun, in words
         self._study = study
         self._storage = storage
         self._sign = 1.0 if sweep.metric.goal == "maximize" else -1.0
         self.rule = rule_of(sweep)
+        # What the journal holds, kept at hand: only this process writes it, so that each write changes one trial here.
+        self._cached: list[FrozenTrial] = []
+        self._shown = Shown(self.rule)
+        self._counts: Counter[State] = Counter()
+        self._ended: list[int] = []
+        self._ranked: list[tuple[bool, float, int]] = []
+        for trial in storage.get_all_trials(study._study_id, deepcopy=False):
+            self._take(trial)
 
     @classmethod
     def open(cls, sweep: Sweep, folder: Path) -> "Search":
@@ -84,16 +95,17 @@ class Search:
     @property
     def left(self) -> int:
         """How many trials are still to be run: those that have not ended and those that were not proposed yet."""
-        trials = self._trials()
-        return sum(not trial.state.is_finished() for trial in trials) + max(self.wanted - len(trials), 0)
+        return self._counts["running"] + max(self.wanted - len(self._cached), 0)
 
     @property
     def hopeless(self) -> bool:
         """Whether several trials have ended and every one of them failed, in the same way or too often: so will the
         others."""
+        if self._counts["failed"] < max(HOPELESS_ALIKE, len(self._ended)):
+            return False
         failures = self.failures()
         enough = HOPELESS_ALIKE if len({_alike(reason) for reason in failures.values()}) == 1 else HOPELESS
-        return len(failures) >= enough and len(failures) == len(self.ended())
+        return len(failures) >= enough
 
     def failures(self) -> dict[int, str]:
         """Why each failed trial failed."""
@@ -104,11 +116,12 @@ class Search:
         self._study.set_user_attr("extended_by", self.wanted - self.sweep.search.trials + trials)
 
     def next_trial(self) -> Proposal | None:
-        """Propose the next trial and record it as running; None when there are as many as wanted."""
+        """Propose the next trial and record it as running; None when there are as many as wanted, or none may be
+        begun."""
         trials = self._trials()
-        if len(trials) >= self.wanted:
+        if len(trials) >= self.wanted or self.budget_ended(self):
             return None
-        proposed = propose(self.sweep, self.rule, trials, self.history())
+        proposed = propose(self.sweep, self.rule, trials, self.history(), self.earlier)
         if proposed is None:
             return None
         role, values = proposed
@@ -116,7 +129,10 @@ class Search:
         attrs = {"role": role}
         running = create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attrs)
         self._study.add_trial(running)  # one line of the journal: the whole proposal or none of it
-        return Proposal(len(trials), values, role)
+        number = len(trials)
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        self._take(self._storage.get_trial(trial_id))
+        return Proposal(number, values, role)
 
     def proposals(self) -> list[Proposal]:
         """Every trial there is, in order."""
@@ -145,6 +161,7 @@ class Search:
         stop = None if is_last else should_stop(self.rule, self.history(), number, epoch, self._sign * value)
         if stop is None:
             self._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
+            self._take(self._storage.get_trial(trial._trial_id))
         else:
             self._end(trial, TrialState.PRUNED, {"stop_reason": stop}, last={epoch: value})
         return stop
@@ -185,14 +202,11 @@ class Search:
 
         Without those that diverged: what they showed before is no measure for trials that can be trained.
         """
-        trials = [trial for trial in self._trials() if not trial.user_attrs.get("diverged")]
-        if self._sign > 0:
-            return {trial.number: trial.intermediate_values for trial in trials}
-        return {t.number: {epoch: -value for epoch, value in t.intermediate_values.items()} for t in trials}
+        return self._shown
 
     def counts(self) -> Counter[State]:
         """How many trials are in which state."""
-        return Counter(state_of(trial) for trial in self._trials())
+        return +self._counts
 
     def outcome(self, number: int) -> tuple[State, str]:
         """How a trial stands, and in words why it ended early; '' where it did not."""
@@ -201,13 +215,11 @@ class Search:
 
     def ended(self) -> list[int]:
         """The numbers of the trials that have ended, in order."""
-        return [trial.number for trial in self._trials() if trial.state.is_finished()]
+        return list(self._ended)
 
     def best(self, count: int) -> list[int]:
         """The numbers of the `count` best ended trials, best first; those that trained to the end before all others."""
-        ended = [t for t in self._trials() if t.state.is_finished() and "best" in t.user_attrs]
-        ended.sort(key=lambda t: (t.state != TrialState.COMPLETE, -self._sign * t.user_attrs["best"], t.number))
-        return [trial.number for trial in ended[:count]]
+        return [number for _, _, number in self._ranked[:count]]
 
     def best_finished(self) -> list[int]:
         """The numbers of the trials that trained to the end, best first."""
@@ -227,7 +239,7 @@ class Search:
         reports = {**trial.intermediate_values, **(last or {})}
         ending = {"state": state.name, "reports": list((last or {}).items()), "attrs": self._summary(reports) | attrs}
         self._storage.set_trial_user_attr(trial._trial_id, "ending", ending)
-        self._carry_out(self._trial(trial.number))
+        self._carry_out(self._storage.get_trial(trial._trial_id))
 
     def _carry_out(self, trial: FrozenTrial) -> None:
         """Do what the trial's `ending` says; doing a part of it again changes nothing."""
@@ -239,6 +251,7 @@ class Search:
         state = TrialState[ending["state"]]
         value = ending["attrs"]["best"] if state == TrialState.COMPLETE else None
         self._study.tell(trial.number, value, state=state)
+        self._take(self._storage.get_trial(trial._trial_id))
 
     def _carry_out_endings(self) -> None:
         """End the trial whose end was on record when the search was killed."""
@@ -260,8 +273,27 @@ class Search:
         """The length of this trial's own training."""
         return int(trial.params.get("epochs", self.rule.max_epochs))
 
-    def _trials(self) -> list[FrozenTrial]:
-        return self._storage.get_all_trials(self._study._study_id, deepcopy=False)
+    def _trials(self) -> Sequence[FrozenTrial]:
+        return self._cached
+
+    def _take(self, trial: FrozenTrial) -> None:
+        """Bring what is at hand up to date with one trial of the journal."""
+        if trial.number == len(self._cached):
+            self._cached.append(trial)
+        else:
+            self._counts[state_of(self._cached[trial.number])] -= 1
+            self._cached[trial.number] = trial
+        self._counts[state_of(trial)] += 1
+        if trial.user_attrs.get("diverged"):
+            self._shown.drop(trial.number)
+        else:
+            rows = trial.intermediate_values
+            self._shown.put(trial.number, rows if self._sign > 0 else {epoch: -v for epoch, v in rows.items()})
+        if trial.state.is_finished():
+            insort(self._ended, trial.number)
+            if "best" in trial.user_attrs:
+                is_cut_short = trial.state != TrialState.COMPLETE
+                insort(self._ranked, (is_cut_short, -self._sign * trial.user_attrs["best"], trial.number))
 
     def _trial(self, number: int) -> FrozenTrial:
         return self._trials()[number]

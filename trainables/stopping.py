@@ -13,7 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-History = Mapping[int, Mapping[int, float]]
+Rows = Mapping[int, float]  # {epoch: value}
+History = Mapping[int, Rows]
 
 BASELINE = 0  # the number of the trial that is never stopped
 
@@ -36,6 +37,70 @@ class Early:
         assert self.min_epochs > 0, self.min_epochs
 
 
+class Shown(dict[int, Rows]):
+    """A history that is kept up to date, and beside it what was shown at each rung, so that comparing a trial there
+    costs the same after 10,000 trials as after ten. As a mapping it is the plain history."""
+
+    def __init__(self, rule: Early) -> None:
+        super().__init__()
+        self._rule = rule
+        self._columns: dict[tuple[int, int], _Column] = {}
+
+    def put(self, number: int, rows: Rows) -> None:
+        """All that a trial has reported so far."""
+        self[number] = rows
+        bracket = self.bracket_of(number)
+        milestones = rungs(_in_bracket(self._rule, bracket))
+        for rung in range(len(milestones)):
+            self._columns.setdefault((bracket, rung), _Column()).put(number, value_at(rows, milestones, rung))
+
+    def drop(self, number: int) -> None:
+        """A trial that counts for nothing."""
+        self.pop(number, None)
+        for column in self._columns.values():
+            column.put(number, None)
+
+    def at(self, number: int, rung: int) -> np.ndarray:
+        """What the rivals of trial `number` showed at a rung of its bracket, in no order."""
+        column = self._columns.get((self.bracket_of(number), rung))
+        return np.empty(0) if column is None else column.without(number)
+
+    def bracket_of(self, number: int) -> int:
+        """0 where there are no brackets."""
+        return bracket_of(self._rule, number) if self._rule.type == "hyperband" else 0
+
+
+class _Column:
+    """A value for each of some trials, close together in memory."""
+
+    def __init__(self) -> None:
+        self._values = np.empty(64)
+        self._numbers: list[int] = []
+        self._place: dict[int, int] = {}
+
+    def put(self, number: int, value: float | None) -> None:
+        """Set, change or (None) remove the value of a trial."""
+        place, last = self._place.get(number), len(self._numbers)
+        if value is None:
+            if place is not None:
+                self._values[place], self._numbers[place] = self._values[last - 1], self._numbers[last - 1]
+                self._place[self._numbers[place]] = place
+                del self._place[number], self._numbers[last - 1]
+            return
+        if place is None:
+            if last == len(self._values):
+                self._values = np.concatenate([self._values, np.empty(last)])
+            self._place[number] = place = last
+            self._numbers.append(number)
+        self._values[place] = value
+
+    def without(self, number: int) -> np.ndarray:
+        """The values of all others."""
+        values = self._values[: len(self._numbers)]
+        place = self._place.get(number)
+        return values if place is None else np.delete(values, place)
+
+
 def should_stop(rule: Early, history: History, number: int, epoch: int, value: float) -> str | None:
     """Why trial `number`, which reports `value` after `epoch` epochs, is stopped, in words; None = it goes on.
 
@@ -54,8 +119,9 @@ def would_stop(rule: Early, history: History, number: int, epoch: int, value: fl
         return _median_reason(rule, history, number, epoch, value)
     if rule.type == "hyperband":
         bracket = bracket_of(rule, number)
-        rivals = {other: rows for other, rows in history.items() if bracket_of(rule, other) == bracket}
-        return _halving_reason(_in_bracket(rule, bracket), rivals, number, epoch, value)
+        if not isinstance(history, Shown):
+            history = {other: rows for other, rows in history.items() if bracket_of(rule, other) == bracket}
+        rule = _in_bracket(rule, bracket)
     return _halving_reason(rule, history, number, epoch, value)
 
 
@@ -94,15 +160,22 @@ def _halving_reason(rule: Early, history: History, number: int, epoch: int, valu
     rung = reached[-1]
     if any(milestones[rung] <= earlier < epoch for earlier in history.get(number, {})):
         return None  # it was compared at this rung before
-    at_rung = (value_at(rows, milestones, rung) for other, rows in history.items() if other != number)
-    shown = [seen for seen in at_rung if seen is not None]
-    if not shown:
+    shown = _shown_at(history, milestones, rung, number)
+    if not len(shown):
         return None
     cutoff = float(np.percentile(shown, (1 - 1 / rule.eta) * 100))
     if value >= cutoff:
         return None
     others = "the one other trial" if len(shown) == 1 else f"the best {_share(rule.eta)} of the {len(shown)} trials"
     return f"stopped at epoch {epoch}: {_compared(rule, value, cutoff)}, {others} that came this far"
+
+
+def _shown_at(history: History, milestones: Sequence[float], rung: int, number: int) -> Sequence[float] | np.ndarray:
+    """What the trials besides `number` showed at a rung."""
+    if isinstance(history, Shown):
+        return history.at(number, rung)
+    at_rung = (value_at(rows, milestones, rung) for other, rows in history.items() if other != number)
+    return [seen for seen in at_rung if seen is not None]
 
 
 def _median_reason(rule: Early, history: History, number: int, epoch: int, value: float) -> str | None:
@@ -151,8 +224,11 @@ def _bracket_cycle(min_epochs: float, eta: float, max_epochs: int) -> tuple[int,
     return tuple(cycle)
 
 
+@lru_cache(maxsize=64)
 def _in_bracket(rule: Early, bracket: int) -> Early:
     """The rule with the first `bracket` rungs left out; the last bracket has none and trains to the end."""
+    if rule.type != "hyperband":
+        return rule
     milestones = rungs(rule)
     if bracket >= len(milestones):
         return replace(rule, type="none")

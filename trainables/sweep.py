@@ -12,53 +12,66 @@ from typing import Any
 from posesweep.analysis.confirmed import confirmed
 from posesweep.analysis.results import read_sweep_folder
 from posesweep.errors import SweepError
-from posesweep.files import read_json_lines, trial_folder, write_json
+from posesweep.files import read_json, read_json_lines, trial_folder, write_json
 from posesweep.search_spaces.space import Sweep, edges, space_json
 from posesweep.trainables import retraining
-from posesweep.trainables.cluster import Slots, machine, plan_slots, ray_beside, trial_resources
-from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes
+from posesweep.trainables.budget import Budget, notes_on_budget
+from posesweep.trainables.cluster import Slots, ray_beside, room_of, trial_resources
+from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes, spared
 from posesweep.trainables.housekeeping import Orders, StopAskedError, storage_error, sweep_up
+from posesweep.trainables.preflight import checked_slots
 from posesweep.trainables.progress import Board, Progress
-from posesweep.trainables.retraining import Plan
+from posesweep.trainables.retraining import Plan, Promote
 from posesweep.trainables.search import Search, longest_training, summary_of
 from posesweep.trainables.status import read_status, write_status
 from posesweep.trainables.tasks import find_task, make_config
+from posesweep.trainables.trackers import tracking
+from posesweep.trainables.warm_start import earlier_trials
 from posesweep.trainables.worker import Driver, train_in_tune
 
 Trainable = Callable[[dict[str, Any]], None]
 
 
-def run_sweep(sweep: Sweep, folder: Path, extend: int = 0) -> None:
+def run_sweep(sweep: Sweep, folder: Path, extend: int = 0, promote: Promote | None = None) -> None:
     """Start the sweep in `folder`, or go on where it was left; returns when every trial has ended and is ranked.
 
     Raises SweepError when the folder belongs to another sweep or process or the machine is too small, DataError when
     the data cannot be used, KeyboardInterrupt after Ctrl-C (the same command then goes on).
     """
-    with lease(folder), ThreadPoolExecutor(1) as aside:
+    with lease(folder), tracking(sweep, folder), ThreadPoolExecutor(1) as aside:
         refuse_changes(sweep, folder)
         sweep_up(folder)
-        slots = plan_slots(sweep, **machine())
+        slots = checked_slots(sweep, folder)
         with ray_beside(slots, aside) as ray_is_up:
             base = prepare(sweep, folder, slots)
+            search = open_search(sweep, folder, slots)
             record_sweep(sweep, folder)  # only now: a mistake in the data can be put right under the same name
-            search = Search.open(sweep, folder)
             extend_by(search, extend)
             catch_up(search, folder, sweep.metric.name)
             print(opening_line(search, folder), flush=True)
-            from posesweep.trainables.winner import conclude  # seconds of importing, which Ray needs to start, too
+            if promote is not None:
+                promotion(sweep, search, folder, promote)  # whether it can be done at all
+            # seconds of importing, which Ray needs to start, too
+            from posesweep.trainables.final_test import use_test_split
+            from posesweep.trainables.winner import conclude
 
             ray_is_up.result()
             driver = Driver(os.getpid(), socket.gethostname(), Path.cwd(), sweep.failure.stall_minutes * 60)
             trainable = partial(train_in_tune, base=base, folder=folder.resolve(), slots=slots, driver=driver)
             try:
-                if search.left:
-                    with Progress(board_of(search, folder, slots)) as progress:
-                        run_on_tune(sweep, search, folder, trainable, slots, progress)
+                run_search(sweep, search, folder, trainable, slots)
                 if sweep.confirm is not None:
                     confirm(sweep, search, folder, trainable, slots)
+                if promote is not None:
+                    plan = retraining.agreed_plan(folder, promotion(sweep, search, folder, promote))
+                    train_again(sweep, search, plan, folder, trainable, slots)
+                is_through = True
             except StopAskedError as asked:
                 print(f"{opening_line(search, folder)}; {asked}; the same command goes on", flush=True)
-        conclude(folder)  # while Ray leaves
+                is_through = False
+        if sweep.data.test is not None and is_through:
+            use_test_split(sweep.data, folder)  # while Ray leaves
+        conclude(folder)
 
 
 def prepare(sweep: Sweep, folder: Path, slots: Slots) -> dict[str, Any]:
@@ -73,13 +86,47 @@ def prepare(sweep: Sweep, folder: Path, slots: Slots) -> dict[str, Any]:
         **sweep.fixed,
     }
     prepared = find_task(sweep.task).prepare([make_config({**base, **values}) for values in edges(sweep)])
-    for note in prepared.notes:
+    for note in [*prepared.notes, *notes_on_budget(sweep, slots)]:
         print(f"note: {note}")
     record_split(folder, prepared.record)
     write_json(folder / "space.json", space_json(sweep))
     if prepared.draw is not None and not (folder / "pictures").is_dir():
         prepared.draw(folder / "pictures")
-    return {**base, **prepared.settings}
+    trained_on = sweep.data.model_dump(exclude={"test", "test_images"})  # no trial knows of the test split
+    return {**base, "data": trained_on, **prepared.settings}
+
+
+def open_search(sweep: Sweep, folder: Path, slots: Slots) -> Search:
+    """The search with what it knows besides its own trials: those of earlier sweeps, and its budget."""
+    earlier, notes = earlier_trials(sweep, folder, read_json(folder / "split.json")["hash"])
+    for note in notes:
+        print(f"note: {note}")
+    search = Search.open(sweep, folder)
+    search.earlier = earlier
+    search.budget_ended = Budget(sweep, folder, slots).ended
+    return search
+
+
+def promotion(sweep: Sweep, search: Search, folder: Path, promote: Promote) -> Plan:
+    """Whom `--promote` trains longer. SweepError before the search is through, or where nothing can be promoted."""
+    if not search.proposals():
+        raise SweepError(f"{sweep.name} was never started, so there is nothing to promote; leave --promote out")
+    if search.unfinished() or (search.left and not search.budget_ended(search)):
+        raise SweepError(f"{sweep.name} has {search.left} trials to run yet; repeat without --promote until it ends")
+    if not search.best_finished():
+        raise SweepError(f"{sweep.name}: no trial has finished, so there is nothing to promote")
+    found = confirmed(read_sweep_folder(folder))
+    order = [row.trial for row in found.rows if row.ap is not None] if found is not None else []
+    return retraining.promote_plan(sweep, search, promote, order)
+
+
+def run_search(sweep: Sweep, search: Search, folder: Path, trainable: Trainable, slots: Slots) -> None:
+    """Train everything the search still wants, as far as the budget goes, and say where that ended it."""
+    if search.unfinished() or (search.left and not search.budget_ended(search)):
+        with Progress(board_of(search, folder, slots)) as progress:
+            run_on_tune(sweep, search, folder, trainable, slots, progress)
+    if search.left and (reason := search.budget_ended(search)):
+        print(f"note: {reason}", flush=True)
 
 
 def extend_by(search: Search, trials: int) -> None:
@@ -162,7 +209,7 @@ def run_on_tune(
             f"(each trial's log.txt says more):\n{summary_of(failures)}"
         )
     orders.carry_out(sweep.name)
-    if search.left:
+    if search.unfinished() or (search.left and not search.budget_ended(search)):
         raise KeyboardInterrupt
 
 
@@ -179,12 +226,13 @@ def train_again(sweep: Sweep, search: Search, plan: Plan, folder: Path, trainabl
     orders = Orders()
     with Progress(retraining.board_of(sweep, plan, folder, params, slots.concurrent)) as progress:
         watch = Watch(sweep, folder, progress.board, orders, make_room=lambda: None)
+        queue = Queue(retraining.jobs(plan, left, params), orders)
         execute(
             trainable,
-            Queue(retraining.jobs(plan, left, params), orders),
+            queue,
             folder,
             slots,
-            samples=len(left),
+            left=lambda: queue.left,
             scheduler=QueueScheduler(orders),
             callbacks=[RetrainingRecords(sweep, folder, progress, orders), watch],
             max_retries=sweep.failure.max_retries,
@@ -203,8 +251,8 @@ def confirm(sweep: Sweep, search: Search, folder: Path, trainable: Trainable, sl
     train_again(sweep, search, plan, folder, trainable, slots)
     found = confirmed(read_sweep_folder(folder))
     if found is not None:
-        order = [found.winner.trial, *(row.trial for row in found.rows)]
-        retraining.thin(folder, plan, list(dict.fromkeys(order)), sweep.keep.checkpoints_of_top)
+        best = [row.trial for row in found.rows][: sweep.keep.checkpoints_of_top]
+        retraining.thin(folder, plan, {*best, *spared(sweep)})
 
 
 def fit(trainable: Trainable, search: Search, folder: Path, slots: Slots, **run: Any) -> None:
@@ -212,23 +260,25 @@ def fit(trainable: Trainable, search: Search, folder: Path, slots: Slots, **run:
     from posesweep.trainables.tune_glue import StudyScheduler, StudySearcher
 
     searcher = StudySearcher(search, run.pop("orders", None))
-    execute(trainable, searcher, folder, slots, samples=search.left, scheduler=StudyScheduler(searcher), **run)
+    execute(trainable, searcher, folder, slots, left=lambda: search.left, scheduler=StudyScheduler(searcher), **run)
 
 
 def execute(trainable: Trainable, searcher: Any, folder: Path, slots: Slots, **run: Any) -> None:
-    """Have Ray Tune run `trainable` for what the searcher gives. `run`: samples, scheduler, callbacks, max_retries.
+    """Have Ray Tune run `trainable` for what the searcher gives. `run`: left (how many are still to be
+    trained), scheduler, callbacks, max_retries.
 
     Raises StorageError when the disk of `folder` cannot be written.
     """
     from ray import tune
 
+    from posesweep.trainables.tune_glue import Limited
+
     tuner = tune.Tuner(
         tune.with_resources(trainable, trial_resources(slots)),
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            search_alg=Limited(searcher, room_of(slots, run["left"])),
             scheduler=run.get("scheduler"),
-            num_samples=run["samples"],
-            max_concurrent_trials=slots.concurrent,
+            num_samples=run["left"](),
             reuse_actors=slots.workers == 1,
         ),
         run_config=tune.RunConfig(

@@ -1,19 +1,19 @@
 """Weights & Biases and MLflow, where a sweep file asks for them: `track: wandb`, `track: mlflow`, or both.
 
-A trial is a run of the sweep's group (W&B) or experiment (MLflow). The sweep folder stays the record of truth: whatever
-is told of a trial is read from its files, in a thread beside the sweep, so that no tracker can hold it up or end it.
+A trial is a run of the sweep's group (W&B) or experiment (MLflow). The sweep folder stays the record of truth: a thread
+of the process that runs the sweep watches it and tells what is new there, so no tracker can hold a trial up or end it.
 `track.json` keeps which run is whose and how far it was told, so a resumed sweep goes on in the same runs, and what a
 tracker missed is told by the next command.
 """
 
 import json
-import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -30,6 +30,7 @@ from posesweep.trainables.status import read_status
 BOOK = "track.json"
 ENDED = ("finished", "pruned", "diverged", "failed")
 BROKEN = ("diverged", "failed")
+EVERY_S = 3.0  # the folder is looked at
 PATIENCE_S = 60.0  # how long a sweep that has ended waits for its trackers
 NOT_METRICS = ("epoch", "step", "attempt", "worked_until")
 
@@ -92,64 +93,47 @@ def check_login(settings: Wandb) -> None:
 
 
 @contextmanager
-def tracking(sweep: Sweep, folder: Path, say: Say = print) -> Iterator[Callable[[str], None] | None]:
-    """While in this block, what is called with a training's folder below the sweep's ('trials/0007') has the trackers
-    told what is new there; None where the sweep has no tracker. Raises what `check_trackers` does."""
-    if not sweep.track.names:
-        yield None
-        return
+def tracking(sweep: Sweep, folder: Path, say: Say = print) -> Iterator[None]:
+    """While in this block, the sweep's trackers are told what is new in its folder, and at its end the rest.
+
+    Nothing happens where the sweep has none. Raises what `check_trackers` does.
+    """
     check_trackers(sweep.track)
-    followers = [Follower(name, maker(name, sweep, folder), sweep.name, folder, say) for name in sweep.track.names]
-
-    def seen(key: str) -> None:
-        for follower in followers:
-            follower.seen(key)
-
+    followers = [
+        Follower(name, partial(make_tracker, name, sweep, folder), sweep.name, folder, say)
+        for name in sweep.track.names
+    ]
     try:
-        for key in trainings_in(folder):
-            seen(key)  # what they missed
-        yield seen
+        yield
     finally:
         for follower in followers:
             follower.close()
 
 
-def trainings_in(folder: Path) -> list[str]:
-    """The folders of all trainings in a sweep's, in order."""
-    return [file.parent.relative_to(folder).as_posix() for file in sorted(folder.glob("*/*/status.json"))]
-
-
-def maker(name: str, sweep: Sweep, folder: Path) -> Callable[[], Tracker]:
-    """How the tracker is made; not at once, as importing it takes seconds that the sweep need not wait for."""
+def make_tracker(name: str, sweep: Sweep, folder: Path) -> Tracker:
+    """The tracker of that name. Importing it takes seconds, which the sweep need not wait for."""
     track = sweep.track
-
-    def make() -> Tracker:
-        if name == "wandb":
-            assert track.wandb is not None
-            return WandbRuns(track.wandb, sweep.name, folder)
-        assert track.mlflow is not None
-        return MlflowRuns(track.mlflow, sweep.name, folder)
-
-    return make
+    if name == "wandb":
+        assert track.wandb is not None
+        return WandbRuns(track.wandb, sweep.name, folder)
+    assert track.mlflow is not None
+    return MlflowRuns(track.mlflow, sweep.name, folder)
 
 
 class Follower:
-    """A thread that tells one tracker what is new in the folders it is shown."""
+    """A thread that watches a sweep folder and tells one tracker what is new."""
 
     def __init__(self, name: str, make: Callable[[], Tracker], sweep: str, folder: Path, say: Say) -> None:
         self.name = name
         self._make, self._sweep, self._folder, self._say = make, sweep, folder, say
-        self._keys: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._over = threading.Event()
+        self._seen: dict[str, tuple[int, ...]] = {}
         self._thread = threading.Thread(target=self._follow, daemon=True, name=f"track-{name}")
         self._thread.start()
 
-    def seen(self, key: str) -> None:
-        """There may be something new in this training's folder."""
-        self._keys.put(key)
-
     def close(self) -> None:
-        """Wait for what is still to be told, but not for ever."""
-        self._keys.put(None)
+        """Tell the rest, and wait for that, but not for ever."""
+        self._over.set()
         self._thread.join(PATIENCE_S)
         if self._thread.is_alive():
             self._say(
@@ -160,8 +144,11 @@ class Follower:
     def _follow(self) -> None:
         try:
             telling = Telling(self._make(), Book(self._folder, self.name), self._sweep, self._folder)
-            while (key := self._keys.get()) is not None:
-                telling.tell(key)
+            over = False
+            while not over:
+                over = self._over.wait(EVERY_S)  # then once more
+                for key in self._changed():
+                    telling.tell(key)
             telling.tracker.close()
         except Exception as error:  # noqa: BLE001  whatever goes wrong in a tracker, the sweep is worth more
             why = str(error).strip().splitlines()
@@ -169,6 +156,20 @@ class Follower:
                 f"note: {self.name} is told nothing more, the sweep goes on: {type(error).__name__}"
                 f"{': ' + why[0] if why else ''}; the same command tells it later what it missed"
             )
+
+    def _changed(self) -> Iterable[str]:
+        """The folders of trainings, below the sweep's, whose files are others than they were."""
+        for key in trainings_in(self._folder):
+            files = [self._folder / key / name for name in ("status.json", "metrics.jsonl")]
+            now = tuple(file.stat().st_mtime_ns for file in files if file.is_file())
+            if self._seen.get(key) != now:
+                self._seen[key] = now
+                yield key
+
+
+def trainings_in(folder: Path) -> list[str]:
+    """The folders of all trainings in a sweep's, in order: 'trials/0007', 'confirm/0007-s101'."""
+    return [file.parent.relative_to(folder).as_posix() for file in sorted(folder.glob("*/*/status.json"))]
 
 
 class Book:

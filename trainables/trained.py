@@ -3,7 +3,7 @@
 Nothing of the training data is read, which may not be there: settings, weights and skeleton are all it takes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,8 +11,8 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-from posesweep.analysis.chosen import chosen
-from posesweep.analysis.ranked import ranked
+from posesweep.analysis.chosen import Chosen, chosen
+from posesweep.analysis.ranked import Standings, ranked
 from posesweep.analysis.results import SweepResults, read_sweep_folder
 from posesweep.datasets.skeleton import Skeleton, load_skeleton
 from posesweep.errors import ConfigError, SweepError
@@ -29,6 +29,15 @@ EXPORTED = ("best.yaml", WEIGHTS_FILE)  # what makes a folder an exported winner
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The sweep that chose a training."""
+
+    results: SweepResults
+    table: Standings
+    picked: Chosen
+
+
+@dataclass(frozen=True)
 class Trained:
     """Settings, weights and skeleton of one training. `config` is as trained, but asks for no weights to begin from."""
 
@@ -38,6 +47,7 @@ class Trained:
     weights: Path
     config: Config
     skeleton: Skeleton
+    origin: Origin | None = None  # None: the folder says nothing of a sweep
 
 
 def find_trained(where: Path, number: int | None = None) -> Trained:
@@ -55,9 +65,13 @@ def find_trained(where: Path, number: int | None = None) -> Trained:
     if (where / "best.yaml").is_file() and not (where / "trials").is_dir():
         raise SweepError(f"{where}: has best.yaml and no {WEIGHTS_FILE}; copy the whole folder that export wrote")
     results = read_sweep_folder(where)
-    picked = chosen(results, ranked(results), number)
+    table = ranked(results)
+    picked = chosen(results, table, number)
     weights = picked.folder / "best" / WEIGHTS_FILE
-    return _trained(f"trial {picked.trial} of {where}", picked.folder / "config.yaml", weights, results)
+    seed = f", seed {picked.seed}," if picked.seed is not None else ""
+    name = f"trial {picked.trial}{seed} of {where}"
+    found = _trained(name, picked.folder / "config.yaml", weights, results)
+    return replace(found, origin=Origin(results, table, picked))
 
 
 def _refuse_number(where: Path, number: int | None, what: str) -> None:
@@ -65,10 +79,10 @@ def _refuse_number(where: Path, number: int | None, what: str) -> None:
         raise SweepError(f"--trial {number}: {where} is {what}; give a sweep folder, or leave --trial out")
 
 
-def _sweep_of(trial: Path) -> SweepResults | None:
-    """The sweep whose trials/ holds this training."""
-    inside = trial.absolute().parent
-    return read_sweep_folder(inside.parent) if inside.name == "trials" else None
+def _sweep_of(training: Path) -> SweepResults | None:
+    """The sweep that holds this training, in trials/ or beside it."""
+    sweep = training.absolute().parents[1]
+    return read_sweep_folder(sweep) if (sweep / "trials").is_dir() else None
 
 
 def _trained(name: str, settings: Path, weights: Path, sweep: SweepResults | None) -> Trained:

@@ -11,9 +11,11 @@ from rich.table import Table
 
 from posesweep.analysis.chosen import Chosen, chosen, unconfirmed
 from posesweep.analysis.confirmed import Confirmed, confirmed
+from posesweep.analysis.promoted import Promoted, Promotion, promotions
 from posesweep.analysis.ranked import Standings, ranked
 from posesweep.analysis.report import build_report
 from posesweep.analysis.results import SweepResults, read_sweep_folder, write_results_csv
+from posesweep.analysis.tested import lines_of_test
 from posesweep.errors import ConfigError
 from posesweep.files import write_text
 from posesweep.search_spaces.document import apply_overrides
@@ -41,10 +43,13 @@ def conclude(folder: Path) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
     console.print(ranking_table(table, results.metric, "Ranking" if found is None else "Ranking of the search"))
     if found is not None:
-        console.print(confirmed_table(found))
+        console.print(confirmed_table(found, results.metric))
+    for promotion in promotions(results):
+        console.print(promoted_table(promotion, results))
     for note in (*table.notes, *_notes(results, found)):
         console.print(f"note: {note}", markup=False)
     write_results_csv(results, folder / "results.csv")
+    picked = None
     if table.winner is not None:
         picked = chosen(results, table)
         seed = f", seed {picked.seed}" if picked.seed is not None else ""
@@ -55,6 +60,8 @@ def conclude(folder: Path) -> None:
             console.print(f"winner: trial {picked.trial}{seed}; {folder / 'best.yaml'} trains it again", markup=False)
     if said := measure_latency(results, [row.trial for row in table.rows if row.rank is not None]):
         console.print(f"note: {said}", markup=False)
+    for line in lines_of_test(folder, picked.trial if picked is not None else None):
+        console.print(line, markup=False)
     console.print(f"report: {build_report(folder)}", markup=False)
 
 
@@ -84,6 +91,25 @@ def ranking_table(standings: Standings, metric: str, title: str = "Ranking") -> 
     return table
 
 
+def promoted_table(promotion: Promotion, results: SweepResults) -> Table:
+    """What the trials that were trained longer reached, beside what they had in the search."""
+    table = Table(title=f"Promoted to {promotion.epochs} epochs", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("#", "trial", results.metric.removeprefix("val/"), "95 % interval", "gain over baseline", "before"):
+        table.add_column(name, justify="right", no_wrap=True)
+    before = results.trials.set_index("trial")["value"]
+    for place, row in enumerate(promotion.rows, start=1):
+        table.add_row(
+            f"{place}{'=' if row.tied and place > 1 else ''}",
+            f"{row.trial}{' baseline' if row.role == 'baseline' else ''}",
+            f"{row.value:.3f}",
+            "" if row.ap is None else f"{row.ap.low:.3f} to {row.ap.high:.3f}",
+            "" if row.gain is None else f"{row.gain.value:+.3f} [{row.gain.low:+.3f}, {row.gain.high:+.3f}]",
+            f"{before[row.trial]:.3f}",
+            style="bold" if place == 1 else "",
+        )
+    return table
+
+
 def _notes(results: SweepResults, found: Confirmed | None) -> list[str]:
     """What the reader must know of the confirmation."""
     left = unconfirmed(results)
@@ -91,26 +117,39 @@ def _notes(results: SweepResults, found: Confirmed | None) -> list[str]:
     if left:
         runs = "training has" if left == 1 else "trainings have"
         notes.append(f"{left} {runs} still to confirm the winner; until then it is the one of the search")
-    elif found is None and (results.folder / "confirm.json").is_file():
+    elif found is not None and found.winner is None:
         notes.append("no training of the confirmation came to its end; the winner is the one of the search")
+    for promotion in promotions(results):
+        notes += promotion.notes
+        if promotion.left:
+            notes.append(f"{promotion.left} of those promoted to {promotion.epochs} epochs have not ended")
     return notes
 
 
-def confirmed_table(found: Confirmed) -> Table:
+def confirmed_table(found: Confirmed, metric: str) -> Table:
     """What the best of the search reached when they were trained again, beside what the search had seen."""
     table = Table(title="Confirmed with other seeds", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("#", "trial", "AP", "95 % interval", "P(best)", "gain over baseline", "in the search", "each seed"):
+    for name in (
+        "#",
+        "trial",
+        metric.removeprefix("val/"),
+        "95 % interval",
+        "P(best)",
+        "gain over baseline",
+        "in the search",
+        "each seed",
+    ):
         table.add_column(name, justify="left" if name == "each seed" else "right", no_wrap=name != "each seed")
     for place, row in enumerate(found.rows, start=1):
         table.add_row(
-            f"{place}{'=' if row.tied and place > 1 else ''}",
+            "" if row.reason else f"{place}{'=' if row.tied and place > 1 else ''}",
             f"{row.trial}{' baseline' if row.role == 'baseline' else ''}",
-            "" if row.ap is None else f"{row.ap.value:.3f}",
+            "" if row.value is None else f"{row.value:.3f}",
             "" if row.ap is None else f"{row.ap.low:.3f} to {row.ap.high:.3f}",
             "" if row.p_best is None else f"{row.p_best:.0%}",
             "" if row.gain is None else f"{row.gain.value:+.3f} [{row.gain.low:+.3f}, {row.gain.high:+.3f}]",
             "" if row.sweep_value is None else f"{row.sweep_value:.3f}",
-            ", ".join(f"{seed}: {value:.3f}" for seed, value in row.seed_values.items()),
+            row.reason or ", ".join(f"{seed}: {value:.3f}" for seed, value in (row.seed_values or {}).items()),
             style="bold" if place == 1 else "",
         )
     if any(row.tied for row in found.rows[1:]):
@@ -137,7 +176,11 @@ def best_yaml(results: SweepResults, table: Standings, picked: Chosen) -> str:
     status = read_status(picked.folder)
     exact = status["device"] == "cpu" and status["workers"] == 1
     ran_with = ", ".join(f"{name} {version}" for name, version in status["versions"].items())
-    reached = _reached(results, table, picked) if picked.candidate is None else _confirmed(results, picked, status)
+    reached = _reached(results, table, picked)
+    if picked.candidate is not None:
+        reached = _confirmed(results, picked, status)
+    if picked.promoted is not None:
+        reached = _promoted(results, picked.promoted, status)
     header = [
         *reached,
         f"validation split: {results.split['hash']}, {len(results.split['val'])} objects",
@@ -168,26 +211,42 @@ def _confirmed(results: SweepResults, picked: Chosen, status: dict[str, Any]) ->
     found, row = confirmed(results), picked.candidate
     assert found is not None
     assert row is not None
-    seeds = ", ".join(map(str, row.seed_values))
+    seeds = ", ".join(map(str, row.seed_values or {}))
     reached = f"{results.metric} {picked.value:.4f}, the mean of its seeds"
     if row.ap is not None:
         reached = f"AP {row.ap.value:.4f}, 95 % interval {row.ap.low:.4f} to {row.ap.high:.4f} over images and seeds"
     lines = [
         f"The best of sweep '{results.name}': trial {row.trial}, confirmed with seeds {seeds}",
         f"reached: {reached}",
-        f"this is its seed {picked.seed}: {results.metric} {status['best']:.4f}, at epoch {status['best_epoch']} of "
-        f"{status['epochs']}; another training of these settings reaches what all seeds did",
+        f"this is seed {picked.seed}, the best of them: {results.metric} {status['best']:.4f}, at epoch "
+        f"{status['best_epoch']} of {status['epochs']}",
     ]
     if row.sweep_value is not None:
-        lines.append(f"the search saw {results.metric} {row.sweep_value:.4f}, flattered by being picked for it")
+        lines.append(f"in the search: {results.metric} {row.sweep_value:.4f}, the number that it was picked by")
     if row.gain is not None and row.role != "baseline":
         gain = row.gain
         lines.append(f"gain over the baseline: {gain.value:+.4f}, 95 % interval {gain.low:+.4f} to {gain.high:+.4f}")
-    tied = ", ".join(str(other.trial) for other in found.rows if other.tied and other.trial != row.trial)
     cheapest = found.cheapest_tied
-    if tied:
+    if found.tied:
+        tied = f"trial{'s' if len(found.tied) > 1 else ''} {', '.join(str(other.trial) for other in found.tied)}"
         cheap = f"; the cheapest of all: trial {cheapest.trial}" if cheapest is not None else ""
-        lines.append(f"tied with trials {tied}: these images and seeds cannot tell them apart{cheap}")
+        lines.append(f"tied with {tied}: these images and seeds cannot tell them apart{cheap}")
+    return lines
+
+
+def _promoted(results: SweepResults, row: Promoted, status: dict[str, Any]) -> list[str]:
+    """What a trial reached when it was trained longer."""
+    reached = f"{results.metric} {row.value:.4f}"
+    if row.ap is not None:
+        reached = f"AP {row.ap.value:.4f}, 95 % interval {row.ap.low:.4f} to {row.ap.high:.4f}"
+    lines = [
+        f"The best of sweep '{results.name}': trial {row.trial}, promoted to {row.epochs} epochs with seed {row.seed}",
+        f"reached: {reached}, at epoch {status['best_epoch']} of {status['epochs']}",
+    ]
+    if row.gain is not None and row.role != "baseline":
+        gain = row.gain
+        text = f"gain over the baseline trained as long: {gain.value:+.4f}"
+        lines.append(f"{text}, 95 % interval {gain.low:+.4f} to {gain.high:+.4f}")
     return lines
 
 

@@ -4,10 +4,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from posesweep.errors import ConfigError
 from posesweep.verbs import Verbs, add_settings, add_verb, count
 
 if TYPE_CHECKING:
     from posesweep.search_spaces.space import Sweep
+    from posesweep.trainables.retraining import Promote
 
 SWEEP = """
 python run_sweep.py                                  the demo: synthetic horses, minutes on a CPU
@@ -16,6 +18,7 @@ python run_sweep.py sweep.yaml search.trials=20      with a setting changed
 python run_sweep.py sweep.yaml --dry-run             check everything, time a few steps, say what it will cost
 python run_sweep.py sweep.yaml --debug               one short trial here, without Ray; breakpoints work
 python run_sweep.py sweep.yaml --extend 20           20 more trials on a sweep
+python run_sweep.py sweep.yaml --promote 3 --epochs 300   the best 3 of a sweep and the baseline, trained longer
 """
 
 
@@ -30,6 +33,8 @@ def add(verbs: Verbs) -> None:
     )
     sweep.add_argument("--debug", action="store_true", help="one short trial in this process, no Ray, little data")
     sweep.add_argument("--extend", type=count, default=0, metavar="N", help="N more trials on a sweep that was started")
+    sweep.add_argument("--promote", type=count, metavar="K", help="train the K best of a finished sweep longer")
+    sweep.add_argument("--epochs", type=count, metavar="E", help="how long --promote trains")
 
     train = add_verb(
         verbs,
@@ -70,8 +75,24 @@ def run_sweep(asked: argparse.Namespace) -> int | None:
         return None
     from posesweep.trainables import sweep as sweeping
 
-    sweeping.run_sweep(sweep, folder, asked.extend)
+    sweeping.run_sweep(sweep, folder, asked.extend, _promote(asked))
     return None
+
+
+def _promote(asked: argparse.Namespace) -> "Promote | None":
+    """What --promote and --epochs ask for together."""
+    if (asked.promote is None) != (asked.epochs is None):
+        raise ConfigError(
+            "--promote K says how many are trained longer and --epochs E how long; give both"
+            + (", or epochs=E for the length of every trial" if asked.promote is None else "")
+        )
+    if asked.promote is None:
+        return None
+    if asked.extend:
+        raise ConfigError("--extend and --promote: extend the sweep first, then promote its best")
+    from posesweep.trainables.retraining import Promote
+
+    return Promote(asked.promote, asked.epochs)
 
 
 def _read_sweep(file: str | None, settings: list[str]) -> "Sweep":

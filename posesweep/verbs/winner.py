@@ -130,9 +130,14 @@ def run_predict(asked: argparse.Namespace) -> int:
 
 def run_export(asked: argparse.Namespace) -> None:
     """Copy the winner, or another trial, into a folder of its own."""
-    from posesweep.trainables.export import export
+    from posesweep.errors import ConfigError
+    from posesweep.trainables.export import Asked, export
+    from posesweep.trainables.onnx_file import Form
 
-    export(asked.folder, asked.out, asked.trial, asked.onnx)
+    if (asked.decode or asked.normalised) and not asked.onnx:
+        raise ConfigError(f"--{'decode' if asked.decode else 'normalised'}: is for model.onnx; give --onnx, too")
+    form = Form(asked.decode, asked.normalised) if asked.onnx else None
+    export(asked.folder, asked.out, Asked(asked.trial, form))
 
 
 def run_eval(asked: argparse.Namespace) -> None:

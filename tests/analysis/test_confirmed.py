@@ -15,6 +15,7 @@ from posesweep.analysis.keypoint_ap import Matches, keypoint_ap
 from posesweep.analysis.ranking import Bootstrap, Interval
 from posesweep.analysis.results import read_sweep_folder
 from posesweep.errors import SweepError
+from posesweep.files import trial_folder
 from tests.analysis.fake_sweep import FakeTrial, _draw_truth, write_fake_sweep, write_trial
 from tests.analysis.test_ranking import sweep_of
 
@@ -118,7 +119,7 @@ def test_seeds_that_scatter_widen_every_interval() -> None:
 def test_having_been_chosen_among_many_widens_the_gain_only() -> None:
     runs = runs_of([[1.0, 1.0, 1.0], [1.3, 1.3, 1.3]])
     alone = pooled(runs, [], baseline=0).fields[1]
-    chosen = pooled(runs, matches_of([1.0] * 30), baseline=0).fields[1]
+    chosen = pooled(runs, matches_of([1.0] * 15), baseline=0).fields[1]
     assert chosen["gain"].low < alone["gain"].low < alone["gain"].value
     assert chosen["ap"] == alone["ap"]
 
@@ -139,7 +140,7 @@ def test_one_seed_each_is_said() -> None:
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.lists(st.floats(0.7, 2.0), min_size=1, max_size=3), min_size=1, max_size=4), st.integers(0, 9))
 def test_every_interval_holds_its_own_estimate_and_the_best_is_tied(skills: list[list[float]], seed: int) -> None:
     found = pooled(runs_of(skills, images=25, seed=seed), [], 0, Bootstrap(resamples=100, seed=seed)).fields
@@ -158,11 +159,11 @@ def test_intervals_of_a_mean_over_crossed_images_and_seeds_hold_the_truth(
     """Runs made of a common image effect, own image effects and seed effects (`ratio` times as large), all normal."""
     rng = np.random.default_rng(0)
     held = []
-    for _ in range(400):
-        common, own = rng.normal(0, 0.02, (candidates, 1, 301)), rng.normal(0, 0.01, (candidates, seeds, 301))
+    for _ in range(250):
+        common, own = rng.normal(0, 0.02, (candidates, 1, 201)), rng.normal(0, 0.01, (candidates, seeds, 201))
         draws = common + own  # the bootstrap knows these variances; its first column is what happened
         runs = draws[..., 0] + rng.normal(0, 0.01 * ratio, (candidates, seeds))
-        found = Seeds.of(list(runs), list(draws[..., 1:])).luck(300, rng)
+        found = Seeds.of(list(runs), list(draws[..., 1:])).luck(200, rng)
         samples = draws[..., 1:].mean(axis=1) + found.draws
         low, high = np.quantile(samples - samples.mean(axis=1, keepdims=True), [0.025, 0.975], axis=1)
         held += ((runs.mean(axis=1) - high <= 0) & (runs.mean(axis=1) - low >= 0)).tolist()
@@ -188,16 +189,16 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_run(folder: Path, trial: int, seed: int, as_trial: FakeTrial) -> None:
-    truth = _draw_truth(folder / "images", 60)
+    truth = _draw_truth(folder / "scratch" / f"{trial}-{seed}", 60)  # the same ponies each time
     number = 1000 * seed + trial
     write_trial(folder / "scratch", number, as_trial, truth)
     (folder / "confirm").mkdir(exist_ok=True)
-    (folder / "scratch" / "trials" / f"{number:04d}").rename(folder / "confirm" / f"{trial:04d}-s{seed}")
+    trial_folder(folder / "scratch", number).rename(folder / "confirm" / f"{trial:04d}-s{seed}")
 
 
 @pytest.fixture
 def copy(sweep: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(sweep, tmp_path / "ponies", ignore=shutil.ignore_patterns("images")))
+    return Path(shutil.copytree(sweep, tmp_path / "ponies", ignore=shutil.ignore_patterns("images", "scratch")))
 
 
 def read(folder: Path) -> Confirmed:

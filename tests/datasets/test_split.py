@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from posesweep.datasets.split import (
     check_apart,
     components,
     image_groups,
+    in_share,
     split_groups,
     split_hash,
     split_record,
@@ -315,3 +317,30 @@ def test_the_record_is_json_with_images_by_id():
 def test_validation_images_win_where_ids_collide():
     train, val = make([""], names=["train.png"]), make([""], names=["val.png"])
     assert split_record(train, val)["images"] == {"1": "images/val.png"}
+
+
+def test_shares_are_nested_and_whole_groups():
+    """Ten images of five videos of two frames each."""
+    instances = make([f"v{i // 2}" for i in range(10)])
+    parts = [in_share(instances, share) for share in (0.01, 0.2, 0.4, 0.6, 0.8, 1.0)]
+    assert [int(part.sum()) for part in parts] == [2, 2, 4, 6, 8, 10]
+    for smaller, larger in pairwise(parts):
+        assert larger[smaller].all()
+    for part in parts:
+        assert (part[::2] == part[1::2]).all(), "a group was parted"
+
+
+def test_a_share_does_not_follow_the_order_of_the_file():
+    instances = make([""] * 12, per_image=2)
+    other = shuffled(instances, 3)
+    part, moved = in_share(instances, 0.25), in_share(other, 0.25)
+    assert sorted(instances.ids[part].tolist()) == sorted(other.ids[moved].tolist())
+    assert part.sum() == 6  # both objects of three images
+
+
+def test_a_share_by_file_names_and_of_images_without_objects():
+    names = [f"cow{i % 4}_{i}.png" for i in range(8)]
+    instances = make([""] * 8, names=names)
+    empty = instances.take(np.arange(4, 8))  # the first four images have no object left
+    part = in_share(empty, 0.5, r"(cow\d)_")
+    assert part.sum() == 2

@@ -186,7 +186,7 @@ def test_an_extended_sweep_goes_on(whole, tmp_path):
 
 def test_onnx_gives_what_torch_gives(whole):
     onnxruntime = pytest.importorskip("onnxruntime")
-    posesweep(whole, "export", "runs/small", "winner-onnx", "--onnx")
+    posesweep(whole, "export", "runs/small", "winner-onnx", "--onnx", "--normalised")
     config = read_config(whole / "winner-onnx" / "best.yaml")
     network = build_task(config).model().eval()
     take_weights(network, whole / "winner-onnx" / "weights.safetensors")
@@ -200,7 +200,8 @@ def test_onnx_gives_what_torch_gives(whole):
 
 def test_export_copies_the_winner(whole):
     posesweep(whole, "export", "runs/small", "winner")
-    assert {file.name for file in (whole / "winner").iterdir()} == {"best.yaml", "skeleton.yaml", "weights.safetensors"}
+    files = {"best.yaml", "skeleton.yaml", "weights.safetensors", "README.md"}
+    assert {file.name for file in (whole / "winner").iterdir()} == files
 
 
 def kill_at(folder: Path, moment_s: float, signal_number: int = signal.SIGKILL) -> None:

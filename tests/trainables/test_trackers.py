@@ -3,6 +3,8 @@
 import json
 import sqlite3
 import struct
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -105,8 +107,10 @@ def test_a_missing_package_is_said_before_anything_is_spent(tmp_path, monkeypatc
 
 
 def test_without_a_tracker_nothing_is_done(tmp_path):
-    with tracking(sweep_of(tmp_path, "null"), tmp_path) as seen:
-        assert seen is None
+    sweep = sweep_of(tmp_path, "null")
+    before = threading.active_count()
+    with tracking(sweep, tmp_path):
+        assert threading.active_count() == before
     assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
 
 
@@ -160,32 +164,42 @@ def test_a_trial_that_is_trained_again_is_another_run(tmp_path):
     assert trackers.trainings_in(tmp_path) == ["confirm/0007-s101"]
 
 
-def test_a_tracker_that_fails_is_said_once_and_holds_nothing_up(tmp_path):
+def test_a_folder_is_followed_while_the_sweep_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(trackers, "EVERY_S", 0.01)
+    told = Told()
+    follower = Follower("told", lambda: told, "mice", tmp_path, print)
+    for at in (1, 2):
+        epoch(tmp_path, 0, at, 0.25 * at)
+        for _ in range(500):
+            if [call[2] for call in told.calls if call[0] == "log"] == list(range(1, at + 1)):
+                break
+            time.sleep(0.01)
+    write_status(trial_folder(tmp_path, 0), state="finished", reason="")
+    follower.close()
+    assert [call[0] for call in told.calls] == ["begin", "log", "log", "end", "close"]
+
+
+def test_a_tracker_that_fails_is_said_once_and_ends_nothing(tmp_path):
     class Broken(Told):
         def log(self, run, epoch, metrics):
             raise ConnectionError("no route to host\nand much more")
 
     said: list[str] = []
-    epoch(tmp_path, 0, 1, 0.25)
-    follower = Follower("wandb", Broken, "mice", tmp_path, said.append)
-    for _ in range(3):
-        follower.seen("trials/0000")
-    follower.close()
+    for number in range(3):
+        epoch(tmp_path, number, 1, 0.25)
+    Follower("wandb", Broken, "mice", tmp_path, said.append).close()
     assert said == [
         "note: wandb is told nothing more, the sweep goes on: ConnectionError: no route to host; the same command "
         "tells it later what it missed"
     ]
     told = Told()
-    telling_again = Telling(told, Book(tmp_path, "wandb"), "mice", tmp_path)
-    telling_again.tell("trials/0000")
-    assert [call[0] for call in told.calls] == ["begin", "log"]
+    Follower("wandb", lambda: told, "mice", tmp_path, said.append).close()
+    assert [call[0] for call in told.calls] == ["begin", "log"] * 3 + ["close"]
     assert told.calls[0][1] == "id-1"  # the run that was begun
 
 
 def test_a_tracker_that_hangs_is_not_waited_for(tmp_path, monkeypatch):
-    from threading import Event
-
-    release = Event()
+    release = threading.Event()
 
     class Hanging(Told):
         def begin(self, run, training):
@@ -195,9 +209,7 @@ def test_a_tracker_that_hangs_is_not_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(trackers, "PATIENCE_S", 0.05)
     said: list[str] = []
     epoch(tmp_path, 0, 1, 0.25)
-    follower = Follower("mlflow", Hanging, "mice", tmp_path, said.append)
-    follower.seen("trials/0000")
-    follower.close()
+    Follower("mlflow", Hanging, "mice", tmp_path, said.append).close()
     release.set()
     assert said[0].startswith("note: mlflow has not taken everything after 0 s; nothing is lost here")
 
@@ -211,14 +223,11 @@ def run_twice(tmp_path: Path, track: str) -> list[str]:
     """Two trials told of in two runs of the sweep, the second going on with both; what was said."""
     said: list[str] = []
     for run in (1, 2):
-        with tracking(sweep_of(tmp_path, track), tmp_path, said.append) as seen:
-            for number in (0, 1):
+        with tracking(sweep_of(tmp_path, track), tmp_path, said.append):
+            for number, state in enumerate(["finished", "diverged"]):
                 epoch(tmp_path, number, run, 0.25 * run)
-                seen(f"trials/{number:04d}")
-            if run == 2:
-                for number, state in enumerate(["finished", "diverged"]):
+                if run == 2:
                     write_status(trial_folder(tmp_path, number), state=state, reason="a reason")
-                    seen(f"trials/{number:04d}")
     return said
 
 

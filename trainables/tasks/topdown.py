@@ -1,6 +1,5 @@
 """Top-down pose estimation: one crop per object, one heatmap or a pair of SimCC vectors per keypoint."""
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from posesweep.analysis.keypoint_errors import KeypointErrors, error_metrics
 from posesweep.datasets.augment import Augmentation, preset, widest
 from posesweep.datasets.counting import counting
 from posesweep.datasets.crops import Crops, CropSpec, Progress, open_crops
+from posesweep.datasets.holdout import read_test
 from posesweep.datasets.instances import Instances
 from posesweep.datasets.load import Data, DataRequest, SyntheticRequest, load_data, read_annotations
 from posesweep.datasets.show import save_augmented
@@ -299,7 +299,17 @@ def prepare(configs: list[Config]) -> Prepared:
     record["groups"] = dict(zip(map(str, data.val.image_ids.tolist()), groups, strict=True))
     augmented = next((config for config in configs if config.augment != "none"), None)
     draw = partial(draw_augmented, data.train, augmented) if augmented is not None else None
+    notes += test_notes(configs[0], data)
     return Prepared(record, [*notes, *notes_on(configs, torch.cuda.is_available())], {"crop_margin": margin}, draw)
+
+
+def test_notes(config: Config, data: Data) -> list[str]:
+    """What is kept for the very end. DataError where it cannot be used, see `read_test`."""
+    if config.data.test is None:
+        return []
+    images = Path(config.data.test_images) if config.data.test_images is not None else None
+    test = read_test(request_of(config.data), Path(config.data.test), images, data)
+    return [f"test: {len(test)} objects in {len(test.image_files)} images, scored once, when the winner is known"]
 
 
 def draw_augmented(train: Instances, config: Config, folder: Path) -> None:
@@ -349,7 +359,7 @@ def build_on(config: Config, annotations: Path, images: Path | None, skeleton: S
     `skeleton` is what the network was trained on; None: the config's, else the file's. Raises DataError or ConfigError
     for what the user can put right.
     """
-    request = DataRequest(train=annotations, images=images, box_margin=config.data.box_margin)
+    request = DataRequest(annotations, images=images, **config.data.model_dump(include={"box_margin", "categories"}))
     if skeleton is None and config.data.skeleton is not None:
         skeleton = load_skeleton(config.data.skeleton)
     truth = read_annotations(annotations, request, skeleton)
@@ -495,14 +505,17 @@ def versions_of(data: DataSpec) -> tuple[int, ...]:
 def read_once(spec: str, cache: Path, versions: tuple[int, ...]) -> Data:
     """The data of a DataSpec in JSON. A reused worker trains many trials on the same data; reading them takes half a
     second for a thousand objects. `versions` of the annotation files tell when to read again."""
-    values = json.loads(spec)
-    if values["synthetic"] is not None:
+    return load_data(request_of(DataSpec.model_validate_json(spec)), cache)
+
+
+def request_of(data: DataSpec) -> DataRequest:
+    """What is trained on and validated with; nothing that trains or chooses reads the test split."""
+    values = data.model_dump(exclude={"test", "test_images"}, exclude_none=True)
+    if data.synthetic is not None:
         values["synthetic"] = SyntheticRequest(**values["synthetic"])
-    for name in ("train", "val", "images", "val_images"):
-        values[name] = Path(values[name]) if values[name] is not None else None
-    for name in ("test", "test_images"):  # nothing that trains or chooses reads them
-        del values[name]
-    return load_data(DataRequest(**{name: value for name, value in values.items() if value is not None}), cache)
+    for name in {"train", "val", "images", "val_images"} & values.keys():
+        values[name] = Path(values[name])
+    return DataRequest(**values)
 
 
 def open_stores(

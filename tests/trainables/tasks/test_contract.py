@@ -59,6 +59,12 @@ def test_every_validation_id_is_predicted_once_and_scores_are_floats(task):
     assert all(isinstance(array, np.ndarray) for array in score.evidence.values())
 
 
+def test_its_companions_are_text_files(task):
+    for name, text in task.companions().items():
+        assert "/" not in name
+        assert text.strip()
+
+
 def test_layers_hold_every_parameter_once(task):
     model = task.model()
     listed = [id(p) for _, modules in model.layers() for module in modules for p in module.parameters()]

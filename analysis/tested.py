@@ -1,0 +1,35 @@
+"""What the untouched test split said of a sweep's winner and baseline (test.json), in lines."""
+
+from pathlib import Path
+from typing import Any
+
+from posesweep.files import read_json
+
+FILE = "test.json"
+
+
+def lines_of_test(folder: Path, winner: int | None) -> list[str]:
+    """The outcome on the test split, and a note where the `winner` of now is another; nothing before it was used.
+
+    'test: trial 7 AP 0.612 [0.580, 0.641], +0.031 [+0.010, +0.052] over the baseline'
+    """
+    if not (folder / FILE).is_file():
+        return []
+    record = read_json(folder / FILE)
+    tested = record["trials"][0]["trial"]
+    lines = [*map(_line, record["trials"]), *(f"note: test: {note}" for note in record["notes"])]
+    if winner is not None and winner != tested:
+        lines.append(
+            f"note: test: the test split was used already, on {record['used'][:10]} for trial {tested}; it is not read "
+            f"again, so trial {winner}, the winner now, has no score on it"
+        )
+    return lines
+
+
+def _line(one: dict[str, Any]) -> str:
+    ap, gain = one["AP"], one["gain"]
+    text = f"test: trial {one['trial']}{', the baseline,' if one['role'] == 'baseline' else ''}"
+    text += f" AP {ap['value']:.3f} [{ap['low']:.3f}, {ap['high']:.3f}]" if ap else " has no AP"
+    if gain and one["role"] != "baseline":
+        text += f", {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] over the baseline"
+    return text
