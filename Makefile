@@ -4,7 +4,7 @@ BIN := .venv/bin
 export RAY_USAGE_STATS_ENABLED ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: sweep test test-slow check format types install clean
+.PHONY: sweep test test-slow test-cluster check format types install clean
 
 sweep: install  ## the demo: synthetic horses, CPU, minutes
 	$(BIN)/python run_sweep.py
@@ -14,6 +14,9 @@ test: install  ## the default tests, under 10 minutes on 2 cores
 
 test-slow: install  ## the long ones: real kills of real sweeps, Ray Train groups
 	$(BIN)/python -m pytest -m slow
+
+test-cluster: install  ## two hosts in namespaces: as root, with Debian's openssh-server, openssh-client, rsync, iproute2
+	$(BIN)/python -m pytest -m cluster -s tests/cluster
 
 check: install types  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

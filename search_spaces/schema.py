@@ -200,9 +200,18 @@ class Resources(Block):
     """What one trial takes, and how many run at once."""
 
     workers_per_trial: int = Field(default=1, ge=1, description="processes of one trial, each with its own model (DDP)")
-    gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(default="auto", description="0.5: a half")
+    trials_per_gpu: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        default=None, description="that share one GPU; auto: as many as its memory holds, measured on the baseline"
+    )
     cpus_per_worker: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", description="trials at once")
+    concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="trials at once; auto: as many as there is room for, also while nodes come and go"
+    )
+    placement: Literal["pack", "spread", "strict_pack", "strict_spread"] = Field(
+        default="pack",
+        description="of the workers of one trial: on few nodes or on many; strict: on one, or each alone",
+    )
 
     @field_validator("gpus_per_worker")
     @classmethod
@@ -210,6 +219,13 @@ class Resources(Block):
         if isinstance(gpus, float) and gpus > 1 and gpus != int(gpus):
             raise sentence(f"{gpus} must be a whole number when it is above 1")
         return gpus
+
+    @model_validator(mode="after")
+    def _one_share(self) -> Self:
+        if self.trials_per_gpu is not None and (self.gpus_per_worker != "auto" or self.workers_per_trial > 1):
+            other = "gpus_per_worker" if self.gpus_per_worker != "auto" else "several workers_per_trial"
+            raise sentence(f"has trials_per_gpu and {other}; keep one of them")
+        return self
 
 
 class Failure(Block):

@@ -1,11 +1,22 @@
-"""The machines a sweep runs on: what a trial holds of them, how many run at a time, Ray's start and end."""
+"""The machines a sweep runs on: what a trial holds of them, how many run at a time, Ray's start and end.
+
+Which cluster: the one that RAY_ADDRESS names; else the one whose address stands in `.ray_address` of this checkout,
+where the head's `ray start` of cluster.yaml leaves it; else this machine alone, with a Ray of its own that listens on
+loopback only and ends with the sweep. A Ray that somebody else runs on this machine is never joined by accident.
+RAY_ADDRESS=local is this machine alone, whatever stands in the file.
+"""
 
 import logging
 import os
-from collections.abc import Iterator
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,16 +24,30 @@ import torch
 from posesweep.errors import SweepError
 from posesweep.search_spaces.space import Sweep
 
+ADDRESS_FILE = Path(__file__).resolve().parents[1] / ".ray_address"
 RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own display; the old one is off with verbose=0
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the sweep folder is the record, not Tune's files
     "TUNE_GLOBAL_CHECKPOINT_S": str(10**6),
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # reports of Ray Train workers would wait two seconds
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a thread less per Ray Train group
     "RAY_preload_python_modules": "torch,pandas,ray.tune",  # workers import them while the data are prepared
 }
+TRAIN_SETTINGS = {  # read where a trial runs
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # reports of Ray Train workers would wait two seconds
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a thread less per Ray Train group
+}
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray's servers listen on all interfaces otherwise
 OBJECT_STORE_BYTES = 100 * 2**20  # trials exchange files and small reports only
+LOOK_AGAIN_S = 2.0  # how old a count of the cluster's nodes may be
+ANSWER_S = 5.0  # how long the cluster's head may take to accept a connection
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one machine offers to trials."""
+
+    cpus: float
+    gpus: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -33,58 +58,211 @@ class Slots:
     cpus: int  # per worker
     gpus: float  # per worker
     concurrent: int
+    placement: str = "pack"
+    follows: bool = False  # whether more or fewer run at a time as nodes come and go
+    most: int = 0  # how many would run at once if the cluster's autoscaler started all it may
+
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """What the workers hold, one by one."""
+        return [{"CPU": self.cpus, "GPU": self.gpus} if self.gpus else {"CPU": self.cpus}] * self.workers
 
 
-def machine() -> dict[str, float]:
-    """CPUs and GPUs of the running Ray cluster when RAY_ADDRESS names one, else of this machine."""
-    if os.environ.get("RAY_ADDRESS"):
-        start_ray(0, 0, dashboard=False)
-        import ray
-
-        resources = ray.cluster_resources()
-        return {"cpus": resources.get("CPU", 0), "gpus": resources.get("GPU", 0)}
-    return {"cpus": len(os.sched_getaffinity(0)), "gpus": torch.cuda.device_count()}
+# --- what fits -------------------------------------------------------------------------------------------------------
 
 
-def plan_slots(sweep: Sweep, cpus: float, gpus: float) -> Slots:
-    """How trials share the machine. SweepError with the arithmetic when not even one fits."""
+def plan_slots(sweep: Sweep, nodes: Sequence[Node], expected: Sequence[Node] = ()) -> Slots:
+    """How trials share the machines. SweepError with the arithmetic when not even one fits.
+
+    `expected` are nodes that the cluster would start when there is work for them.
+    """
     asked = sweep.resources
-    workers = asked.workers_per_trial
-    gpus_each = (1.0 if gpus else 0.0) if asked.gpus_per_worker == "auto" else float(asked.gpus_per_worker)
-    if asked.cpus_per_worker == "auto":
-        # on CPUs many one-thread trials beat few wide ones; a GPU wants its batches made by several threads
-        cpus_each = max(1, min(4, int(cpus * gpus_each // max(gpus, 1)))) if gpus_each else 1
-    else:
-        cpus_each = asked.cpus_per_worker
-    fitting = min(
-        cpus // (workers * cpus_each),
-        gpus // (workers * gpus_each) if gpus_each else float("inf"),
+    gpus_each = _gpus_each(sweep, [*nodes, *expected])
+    cpus_each = _cpus_each(sweep, [*nodes, *expected], gpus_each)
+    slots = Slots(asked.workers_per_trial, cpus_each, gpus_each, 1, asked.placement)
+    fitting, possible = fit_into(slots, nodes), fit_into(slots, [*nodes, *expected])
+    if possible < 1:
+        raise SweepError(_does_not_fit(slots, [*nodes, *expected]))
+    if asked.concurrent != "auto" and asked.concurrent > possible:
+        raise SweepError(
+            f"resources.concurrent: {asked.concurrent} trials of {slots.workers * cpus_each} CPUs and "
+            f"{slots.workers * gpus_each:g} GPUs do not fit into {in_words([*nodes, *expected])}; at most {possible}, "
+            "or leave it auto"
+        )
+    concurrent = max(fitting, 1) if asked.concurrent == "auto" else asked.concurrent
+    return Slots(
+        slots.workers,
+        cpus_each,
+        gpus_each,
+        min(concurrent, sweep.search.trials),
+        asked.placement,
+        follows=asked.concurrent == "auto" and cluster_address() is not None,
+        most=possible if expected else 0,
     )
-    if fitting < 1:
-        raise SweepError(
-            f"resources: a trial of {workers} workers with {cpus_each} CPUs and {gpus_each:g} GPUs each needs "
-            f"{workers * cpus_each} CPUs and {workers * gpus_each:g} GPUs, but there are {cpus:g} and {gpus:g}; "
-            "lower workers_per_trial, cpus_per_worker or gpus_per_worker"
-        )
-    concurrent = int(fitting) if asked.concurrent == "auto" else asked.concurrent
-    if concurrent > fitting:
-        raise SweepError(
-            f"resources.concurrent: {concurrent} trials of {workers * cpus_each} CPUs and {workers * gpus_each:g} GPUs "
-            f"do not fit into {cpus:g} CPUs and {gpus:g} GPUs; at most {int(fitting)}, or leave it auto"
-        )
-    return Slots(workers, cpus_each, gpus_each, max(1, min(concurrent, sweep.search.trials)))
+
+
+def _gpus_each(sweep: Sweep, nodes: Sequence[Node]) -> float:
+    asked = sweep.resources
+    if asked.trials_per_gpu is not None:
+        return 1.0 / int(asked.trials_per_gpu)  # auto was measured before
+    if asked.gpus_per_worker == "auto":
+        return 1.0 if any(node.gpus for node in nodes) else 0.0
+    return float(asked.gpus_per_worker)
+
+
+def _cpus_each(sweep: Sweep, nodes: Sequence[Node], gpus_each: float) -> int:
+    """On CPUs many one-thread trials beat few wide ones; a GPU wants its batches made by several threads."""
+    if sweep.resources.cpus_per_worker != "auto":
+        return sweep.resources.cpus_per_worker
+    with_gpus = [node for node in nodes if node.gpus] if gpus_each else []
+    shares = [int(node.cpus * gpus_each // node.gpus) for node in with_gpus]
+    return max(1, min([4, *shares])) if gpus_each else 1
+
+
+def fit_into(slots: Slots, nodes: Sequence[Node]) -> int:
+    """How many trials run at once on these nodes. A worker is on one node; `placement` says where its fellows are."""
+    rooms = [_workers_on(slots, node) for node in nodes]
+    if slots.placement == "strict_pack":
+        return sum(room // slots.workers for room in rooms)
+    if slots.placement == "strict_spread":
+        trials = 0
+        while sum(min(room, trials + 1) for room in rooms) >= slots.workers * (trials + 1):
+            trials += 1
+        return trials
+    return sum(rooms) // slots.workers
+
+
+def _workers_on(slots: Slots, node: Node) -> int:
+    by_cpus = int(node.cpus // slots.cpus)
+    if not slots.gpus:
+        return by_cpus
+    if slots.gpus >= 1:
+        return min(by_cpus, int(node.gpus // slots.gpus))
+    return min(by_cpus, int(node.gpus) * int(1 / slots.gpus + 1e-9))  # a share lies on one GPU
+
+
+def _does_not_fit(slots: Slots, nodes: Sequence[Node]) -> str:
+    workers = "1 worker" if slots.workers == 1 else f"{slots.workers} workers"
+    totals = f"needs {slots.workers * slots.cpus} CPUs and {slots.workers * slots.gpus:g} GPUs"
+    if slots.placement == "strict_pack":
+        totals += " on one node"
+    if slots.placement == "strict_spread":
+        totals += f" on {slots.workers} nodes"
+    return (
+        f"resources: a trial of {workers} with {slots.cpus} CPUs and {slots.gpus:g} GPUs each {totals}, but there are "
+        f"{in_words(nodes)}, with room for {sum(_workers_on(slots, node) for node in nodes)} such workers; lower "
+        "workers_per_trial, cpus_per_worker or gpus_per_worker"
+    )
+
+
+def in_words(nodes: Sequence[Node]) -> str:
+    """'64 CPUs and 8 GPUs' of one node, '2 nodes with 4, 8 CPUs and 0, 1 GPUs' of several."""
+    cpus = ", ".join(f"{node.cpus:g}" for node in nodes)
+    gpus = ", ".join(f"{node.gpus:g}" for node in nodes)
+    offer = f"{cpus or 0} CPUs and {gpus or 0} GPUs"
+    return offer if len(nodes) < 2 else f"{len(nodes)} nodes with {offer}"
+
+
+# --- which machines --------------------------------------------------------------------------------------------------
+
+
+def cluster_address() -> str | None:
+    """'host:port' or 'auto' of the cluster to join; None for this machine alone. See the module."""
+    given = os.environ.get("RAY_ADDRESS", "").strip()
+    if given:
+        return None if given == "local" else given
+    return ADDRESS_FILE.read_text(encoding="utf-8").strip() or None if ADDRESS_FILE.is_file() else None
+
+
+def nodes() -> list[Node]:
+    """The machines that run trials now: the cluster's, which is joined by this, or this one."""
+    if cluster_address() is None:
+        return [Node(len(os.sched_getaffinity(0)), torch.cuda.device_count())]
+    start_ray(0, 0, dashboard=False)
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(found.get("CPU", 0), found.get("GPU", 0)) for found in alive]
+
+
+def expected_nodes(alive: Sequence[Node]) -> list[Node]:
+    """Nodes that the cluster's autoscaler would start beside those that are `alive` when there is work for them."""
+    if cluster_address() is None:
+        return []
+    import ray
+
+    config = ray._private.state.state.get_cluster_config()
+    allowed: Counter[Node] = Counter()
+    for group in config.node_group_configs if config is not None else ():
+        resources = dict(group.resources)
+        if resources.get("CPU"):  # the machines of a cluster that only has what it has say nothing
+            allowed[Node(resources["CPU"], resources.get("GPU", 0))] += max(group.max_count, 0)
+    return list((allowed - Counter(alive)).elements())
+
+
+def room_of(slots: Slots, left: Callable[[], int]) -> Callable[[], int]:
+    """How many trials may be under way: fixed, or as many as the cluster's nodes have room for at the moment.
+
+    A trial that was proposed and has to wait was proposed knowing less than it could have. `left` is how many trials
+    are still to run: an autoscaler is shown that there is work for so many.
+    """
+    if not slots.follows:
+        return lambda: slots.concurrent
+    scouts = Scouts(slots)
+    counted, counted_s = slots.concurrent, float("-inf")
+
+    def room() -> int:
+        nonlocal counted, counted_s
+        if time.monotonic() - counted_s > LOOK_AGAIN_S:
+            counted, counted_s = fit_into(slots, nodes()), time.monotonic()
+            scouts.send(min(slots.most, left()) - counted)
+        return counted
+
+    return room
+
+
+class Scouts:
+    """Reservations of trials that have no room yet: the demand that makes an autoscaler start nodes. Each is given up
+    as soon as its node is there, and all go with this process, however it ends."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._sent: list[Any] = []
+
+    def send(self, count: int) -> None:
+        """Have `count` of them waiting (none, below 1)."""
+        from ray.util.placement_group import placement_group, remove_placement_group
+
+        waiting = [scout for scout in self._sent if not scout.wait(timeout_seconds=0)]
+        for arrived in [*(set(self._sent) - set(waiting)), *waiting[max(count, 0) :]]:
+            remove_placement_group(arrived)
+        self._sent = waiting[: max(count, 0)]
+        while len(self._sent) < count:
+            self._sent.append(placement_group(self._slots.bundles, strategy=self._slots.placement.upper()))
+
+
+# --- Ray -------------------------------------------------------------------------------------------------------------
+
+
+def set_environment() -> None:
+    """What Ray reads from the environment when it is imported: call this before."""
+    os.environ.update(RAY_SETTINGS | TRAIN_SETTINGS | ({} if cluster_address() else LOOPBACK))
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def start_ray(cpus: float, gpus: float, dashboard: bool) -> None:
-    """Join the cluster that RAY_ADDRESS names, else start Ray on this machine, on loopback."""
-    os.environ.update(RAY_SETTINGS)
+    """Join the cluster, else start Ray on this machine, on loopback. SweepError when there is no joining it."""
+    set_environment()
+    address = cluster_address()
+    if address is not None:
+        _check_answers(address)
     import ray
 
     if ray.is_initialized():
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
+    if address is not None:
+        _join(partial(ray.init, address=address, runtime_env={"env_vars": TRAIN_SETTINGS}, **quiet), address)
         return
     ray.init(
         address="local",
@@ -98,13 +276,50 @@ def start_ray(cpus: float, gpus: float, dashboard: bool) -> None:
     )
 
 
+def _check_answers(address: str) -> None:
+    """SweepError when nothing listens at the cluster's address: Ray would try for a minute."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():  # auto, ray://...
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
+    except OSError as error:
+        source = "RAY_ADDRESS" if os.environ.get("RAY_ADDRESS") else str(ADDRESS_FILE)
+        raise SweepError(
+            f"no cluster answers at {address} ({source}): {error}; start it with `ray up cluster.yaml`, or say "
+            "RAY_ADDRESS=local to run on this machine alone"
+        ) from error
+
+
+def _join(init: Callable[[], Any], address: str) -> None:
+    """Join a cluster; SweepError for a token or a version that it does not take."""
+    from ray.exceptions import AuthenticationError
+
+    try:
+        init()
+    except AuthenticationError as error:
+        raise SweepError(
+            f"the cluster at {address} does not let this machine in: {str(error).splitlines()[0].rstrip('.')}; copy "
+            "the head's ~/.ray/auth_token to this machine's, which `ray up cluster.yaml` does"
+        ) from error
+    except RuntimeError as error:
+        if "Version mismatch" not in str(error):
+            raise
+        raise SweepError(
+            f"this Python or Ray is not the cluster's: {' '.join(str(error).split())}; install the same on both "
+            "(`make install`)"
+        ) from error
+
+
 @contextmanager
 def ray_beside(slots: Slots, aside: Executor) -> Iterator[Future[None]]:
     """Ray, started and at the end left `aside`, while the caller does something else; at the interpreter's end leaving
     it takes a minute. Close the executor to wait for that."""
+    set_environment()
     import ray
 
-    started = aside.submit(start_ray, **machine(), dashboard=slots.workers > 1)
+    (here,) = nodes() if cluster_address() is None else [Node(0)]
+    started = aside.submit(start_ray, here.cpus, here.gpus, dashboard=slots.workers > 1)
     try:
         yield started
     finally:

@@ -5,13 +5,15 @@ that a debug trial never loads it.
 """
 
 import ctypes
+import faulthandler
 import os
 import random
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ Report = Callable[[dict[str, Any]], None]
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 MALLOC_THRESHOLD_BYTES = 1 << 30
+STDERR = 2  # the descriptor: sys.stderr may be another object in a Ray worker
 
 
 class SupersededError(PoseSweepError):
@@ -127,6 +130,33 @@ def _is_alive(pid: int) -> bool:
         return stat.read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return not Path("/proc").is_dir()
+
+
+@contextmanager
+def ended_when_silent(limit_s: float, last_words: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """While in this block, end this process when the function that is handed out was not called for `limit_s` seconds.
+
+    What every thread is doing then goes to standard error, and `last_words` is called. For one worker of a group: the
+    others wait for it where no exception reaches them.
+    """
+    over, heard_s = threading.Event(), time.monotonic()
+
+    def heard() -> None:
+        nonlocal heard_s
+        heard_s = time.monotonic()
+
+    def watch() -> None:
+        while not over.wait(min(1.0, limit_s / 4)):
+            if time.monotonic() - heard_s > limit_s:
+                faulthandler.dump_traceback(file=STDERR)
+                last_words()
+                os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end-when-silent").start()
+    try:
+        yield heard
+    finally:
+        over.set()
 
 
 def in_this_process(folder: Path, report: Report) -> Context:

@@ -16,9 +16,10 @@ from posesweep.files import read_json, read_json_lines, trial_folder, write_json
 from posesweep.search_spaces.space import Sweep, edges, space_json
 from posesweep.trainables import retraining
 from posesweep.trainables.budget import Budget, notes_on_budget
-from posesweep.trainables.cluster import Slots, machine, plan_slots, ray_beside, trial_resources
+from posesweep.trainables.cluster import Slots, ray_beside, room_of, trial_resources
 from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes, spared
 from posesweep.trainables.housekeeping import Orders, StopAskedError, storage_error, sweep_up
+from posesweep.trainables.preflight import checked_slots
 from posesweep.trainables.progress import Board, Progress
 from posesweep.trainables.retraining import Plan, Promote
 from posesweep.trainables.search import Search, longest_training, summary_of
@@ -39,7 +40,7 @@ def run_sweep(sweep: Sweep, folder: Path, extend: int = 0, promote: Promote | No
     with lease(folder), ThreadPoolExecutor(1) as aside:
         refuse_changes(sweep, folder)
         sweep_up(folder)
-        slots = plan_slots(sweep, **machine())
+        slots = checked_slots(sweep, folder)
         with ray_beside(slots, aside) as ray_is_up:
             base = prepare(sweep, folder, slots)
             search = open_search(sweep, folder, slots)
@@ -257,23 +258,26 @@ def fit(trainable: Trainable, search: Search, folder: Path, slots: Slots, **run:
     from posesweep.trainables.tune_glue import StudyScheduler, StudySearcher
 
     searcher = StudySearcher(search, run.pop("orders", None))
-    execute(trainable, searcher, folder, slots, samples=search.left, scheduler=StudyScheduler(searcher), **run)
+    run |= {"samples": search.left, "left": lambda: search.left, "scheduler": StudyScheduler(searcher)}
+    execute(trainable, searcher, folder, slots, **run)
 
 
 def execute(trainable: Trainable, searcher: Any, folder: Path, slots: Slots, **run: Any) -> None:
-    """Have Ray Tune run `trainable` for what the searcher gives. `run`: samples, scheduler, callbacks, max_retries.
+    """Have Ray Tune run `trainable` for what the searcher gives. `run`: samples, how many of them are left at a later
+    time, scheduler, callbacks, max_retries.
 
     Raises StorageError when the disk of `folder` cannot be written.
     """
     from ray import tune
 
+    from posesweep.trainables.tune_glue import Limited
+
     tuner = tune.Tuner(
         tune.with_resources(trainable, trial_resources(slots)),
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            search_alg=Limited(searcher, room_of(slots, run.get("left", lambda: run["samples"]))),
             scheduler=run.get("scheduler"),
             num_samples=run["samples"],
-            max_concurrent_trials=slots.concurrent,
             reuse_actors=slots.workers == 1,
         ),
         run_config=tune.RunConfig(

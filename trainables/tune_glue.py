@@ -6,18 +6,20 @@ halted: nothing is wrong with the trial, but nothing can be saved, so the whole 
 A trial that Tune ends without a word of its own (time budget, Ctrl-C) stays running in the journal, and the next run of
 the sweep takes it up again.
 
-    TuneConfig(search_alg=searcher, scheduler=StudyScheduler(searcher), num_samples=search.left,
-               max_concurrent_trials=..., reuse_actors=True)
+    TuneConfig(search_alg=Limited(searcher, room), scheduler=StudyScheduler(searcher), num_samples=search.left,
+               reuse_actors=True)
 
-`max_concurrent_trials` must be what the cluster can run at once: a trial that is proposed and has to wait was proposed
-knowing less than it could have.
+`room()` must be what the cluster can run at once: a trial that is proposed and has to wait was proposed knowing less
+than it could have.
 """
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
+from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from posesweep.trainables.housekeeping import Orders
 from posesweep.trainables.search import Proposal, Search
@@ -52,6 +54,25 @@ class StudySearcher(Searcher):
             self.search.fail(number, self.orders.errors.get(number, "it ended with an error"))
         elif result is not None:
             take_in(self.search, number, result)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the journal is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: the journal is the state."""
+
+
+class Limited(ConcurrencyLimiter):
+    """Asks the searcher for a trial only while fewer than `room()` are under way."""
+
+    def __init__(self, searcher: Searcher, room: Callable[[], int]) -> None:
+        super().__init__(searcher, max_concurrent=1)
+        self.room = room
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's config, None while there is no room, or FINISHED."""
+        self.max_concurrent = self.room()
+        return super().suggest(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the journal is the state."""
@@ -114,6 +135,13 @@ def take_in(search: Search, number: int, result: Result) -> str | None:
 def why(error_file: Path) -> str:
     """What a trial last failed of, from Tune's error.txt, in one line: 'ValueError: ...', or that its process died."""
     last = error_file.read_text(encoding="utf-8").rpartition("Failure # ")[2]
+    if "its node has died" in last:
+        return f"its machine{_address(last)} was lost"
     if "actor died" in last.lower():
         return "its process died, killed or out of memory"
     return [line for line in last.splitlines() if line.strip()][-1].strip()
+
+
+def _address(text: str) -> str:
+    found = re.search(r"\bip: (\S+)", text)
+    return f" ({found[1]})" if found else ""

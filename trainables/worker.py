@@ -3,8 +3,10 @@
 Neither Ray nor Optuna is imported above the functions: a worker loads what training needs.
 """
 
+import math
 import traceback
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ from posesweep.files import read_json, trial_folder, write_json, write_text
 from posesweep.trainables.cluster import Slots
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import (
+    Report,
     SupersededError,
     begin_attempt,
     current_attempt,
     end_with,
+    ended_when_silent,
     in_ray_train_worker,
     in_this_process,
 )
@@ -36,7 +40,7 @@ class Driver:
     pid: int
     host: str
     folder: Path
-    stall_s: float | None = None
+    stall_s: float = 1800.0
 
 
 def train_in_tune(proposal: dict[str, Any], base: dict[str, Any], folder: Path, slots: Slots, driver: Driver) -> None:
@@ -80,7 +84,7 @@ def _train(proposal: dict[str, Any], base: dict[str, Any], trial: Path, slots: S
     try:
         config = make_config(with_whole_paths({**base, **proposal["params"]}, driver.folder))
         if config.workers > 1:
-            run_in_ray_train(config, trial, slots)
+            run_in_ray_train(config, trial, slots, driver.stall_s)
         else:
             run_trial(config, in_this_process(trial, report))
     except DivergedError as error:
@@ -117,22 +121,29 @@ def report_of(row: dict[str, Any], metric: str) -> dict[str, Any]:
 _end_once_with = cache(end_with)  # an actor is reused; one watching thread is enough
 
 
-def run_in_ray_train(config: TrialConfig, folder: Path, slots: Slots) -> None:
-    """One trial on several workers: a DDP group under Ray Train, reporting to the Tune trial this runs in."""
+def run_in_ray_train(config: TrialConfig, folder: Path, slots: Slots, stall_s: float) -> None:
+    """One trial on several workers: a DDP group under Ray Train, reporting to the Tune trial this runs in.
+
+    A group that fails, or whose workers are silent for `stall_s` seconds, has been torn down when this raises: one left
+    behind would hold what the next group waits for.
+    """
     from ray.train import RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
+
+    from posesweep.trainables.groups import GroupConfig
 
     folder.mkdir(parents=True, exist_ok=True)
     attempt = begin_attempt(folder)
     trainer = TorchTrainer(
-        partial(train_in_ray_train_worker, folder=folder, attempt=attempt),
+        partial(train_in_ray_train_worker, folder=folder, attempt=attempt, stall_s=stall_s),
         train_loop_config=config.model_dump(),
-        torch_config=TorchConfig(),
+        torch_config=GroupConfig(timeout_s=math.ceil(stall_s)),
         scaling_config=ScalingConfig(
             num_workers=config.workers,
             use_gpu=slots.gpus > 0,
             resources_per_worker={"CPU": slots.cpus, "GPU": slots.gpus},
+            placement_strategy=slots.placement.upper(),
         ),
         run_config=RunConfig(
             name=f"attempt{attempt}",
@@ -142,22 +153,36 @@ def run_in_ray_train(config: TrialConfig, folder: Path, slots: Slots) -> None:
     )
     try:
         trainer.fit()
-    except Exception:
-        if current_attempt(folder) != attempt:
-            raise SupersededError(f"{folder.name}: attempt {attempt} was superseded") from None
-        if (refused := folder / f"refused.{attempt}.json").is_file():
-            raise PoseSweepError(read_json(refused)["reason"]) from None
+    except Exception as error:
+        reason = why_it_failed(folder, attempt)
+        if reason is not None:
+            raise reason from error
         raise
 
 
-def train_in_ray_train_worker(values: dict[str, Any], folder: Path, attempt: int) -> None:
+def why_it_failed(folder: Path, attempt: int) -> Exception | None:
+    """What the workers of a group that failed have left in words; None when they have not."""
+    if current_attempt(folder) != attempt:
+        return SupersededError(f"{folder.name}: attempt {attempt} was superseded")
+    if (refused := folder / f"refused.{attempt}.json").is_file():
+        return PoseSweepError(read_json(refused)["reason"])
+    if (hung := folder / f"hung.{attempt}.json").is_file():
+        return TimeoutError(read_json(hung)["reason"])
+    return None
+
+
+def train_in_ray_train_worker(values: dict[str, Any], folder: Path, attempt: int, stall_s: float) -> None:
     """One worker of a DDP trial. How the trial ended stands in status.json, which the first worker writes."""
     config = make_config(values)
     context = in_ray_train_worker(folder, attempt, partial(report_of, metric=config.metric.name))
-    log = folder / ("log.txt" if context.is_main else f"log.{context.rank}.txt")
+    name = "log.txt" if context.is_main else f"log.{context.rank}.txt"
+    title = f"attempt {attempt}, worker {context.rank + 1} of {context.world}"
     try:
-        with logged_to(log, f"attempt {attempt}, worker {context.rank + 1} of {context.world}"):
-            run_trial(config, context)
+        with (
+            logged_to(folder / name, title),
+            ended_when_silent(stall_s, partial(write_hung, folder, attempt, stall_s)) as heard_from,
+        ):
+            run_trial(config, replace(context, report=told_first(heard_from, context.report)))
     except DivergedError:
         pass  # on every rank alike, and recorded
     except SupersededError:
@@ -165,3 +190,22 @@ def train_in_ray_train_worker(values: dict[str, Any], folder: Path, attempt: int
     except PoseSweepError as error:
         write_json(folder / f"refused.{attempt}.json", {"reason": str(error)})
         raise  # of one rank, perhaps: Ray must end the others, who would wait for it
+
+
+def told_first(sign_of_life: Callable[[], None], report: Report) -> Report:
+    """A report that gives a sign of life before it waits for the others."""
+
+    def both(row: dict[str, Any]) -> None:
+        sign_of_life()
+        report(row)
+
+    return both
+
+
+def write_hung(folder: Path, attempt: int, stall_s: float) -> None:
+    """The last words of a worker of a group that hangs, for the trial's driver."""
+    reason = (
+        f"it hung: no worker reported an epoch for {stall_s / 60:g} minutes (failure.stall_minutes); the ends of its "
+        "log.txt, log.1.txt ... show where they were"
+    )
+    write_json(folder / f"hung.{attempt}.json", {"reason": reason})

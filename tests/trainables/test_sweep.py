@@ -9,7 +9,7 @@ import pytest
 from posesweep.errors import SweepError
 from posesweep.files import read_json, trial_folder, write_json
 from posesweep.search_spaces.space import read_sweep
-from posesweep.trainables.cluster import Slots, plan_slots
+from posesweep.trainables.cluster import Node, Slots, plan_slots
 from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes, thin_checkpoints
 from posesweep.trainables.search import Search
 from posesweep.trainables.sweep import catch_up, extend_by
@@ -36,15 +36,15 @@ def sweep_of(tmp_path: Path, more: str = "", name: str = "s.yaml"):
     ],
 )
 def test_slots(tmp_path, resources, cpus, gpus, expected):
-    assert plan_slots(sweep_of(tmp_path, f"resources: {resources}\n"), cpus, gpus) == expected
+    assert plan_slots(sweep_of(tmp_path, f"resources: {resources}\n"), [Node(cpus, gpus)]) == expected
 
 
 def test_a_trial_that_does_not_fit_is_refused_with_the_arithmetic(tmp_path):
     sweep = sweep_of(tmp_path, "resources: {workers_per_trial: 4, gpus_per_worker: 1}\n")
-    with pytest.raises(SweepError, match=r"a trial of 4 workers .* needs 16 CPUs and 4 GPUs, but there are 64 and 2"):
-        plan_slots(sweep, 64, 2)
+    with pytest.raises(SweepError, match=r"a trial of 4 workers .* needs 16 CPUs and 4 GPUs, but there are 64 CPUs"):
+        plan_slots(sweep, [Node(64, 2)])
     with pytest.raises(SweepError, match=r"resources.concurrent: 3 trials of 1 CPUs .* at most 2, or leave it auto"):
-        plan_slots(sweep_of(tmp_path, "resources: {concurrent: 3}\n"), 2, 0)
+        plan_slots(sweep_of(tmp_path, "resources: {concurrent: 3}\n"), [Node(2)])
 
 
 def test_an_interrupted_extension_only_goes_on(tmp_path):

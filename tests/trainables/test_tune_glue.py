@@ -82,6 +82,10 @@ def test_trials_come_and_go(tmp_path: Path) -> None:
             "Failure # 1 (t)\nThe actor died unexpectedly before finishing this task.\n\tclass_name: X\n",
             "its process died",
         ),
+        (
+            "Failure # 1 (t)\nThe actor died.\n\tip: 10.0.0.2\nThe actor died because its node has died.\n",
+            "its machine (10.0.0.2) was lost",
+        ),
     ],
 )
 def test_errors_in_one_line(tmp_path: Path, text: str, words: str) -> None:
