@@ -142,7 +142,7 @@ class Bench:
                 command, cwd=self.folder, env=env, stdout=out, stderr=out, start_new_session=True
             )
 
-    def end(self, timeout_s: float = 400) -> int:
+    def end(self, timeout_s: float = 1800) -> int:
         """Wait for the driver; returns its exit code."""
         assert self.driver is not None
         return self.driver.wait(timeout_s)
@@ -182,7 +182,7 @@ class Bench:
         """The living processes of this bench whose command line contains `name`."""
         return [pid for pid in marked(self.mark) if name in command_of(pid)]
 
-    def wait_for_epoch(self, number: int = VICTIM, count: int = 1, timeout_s: float = 200) -> None:
+    def wait_for_epoch(self, number: int = VICTIM, count: int = 1, timeout_s: float = 900) -> None:
         """Until a trial has so many epochs on record."""
         wait_for(lambda: len(self.rows(number)) >= count or (self.driver and self.driver.poll() is not None), timeout_s)
 
@@ -342,7 +342,7 @@ def signalled(number: int) -> Callable[[Bench], None]:
     def make(bench: Bench) -> None:
         assert bench.driver is not None
         bench.driver.send_signal(number)
-        bench.end(120)
+        bench.end(300)
 
     return make
 
@@ -366,7 +366,7 @@ def planned(kind: str, **changes: Any) -> Callable[[Bench], None]:
 
 def happened(bench: Bench) -> None:
     """Wait until the planned fault has happened."""
-    wait_for((bench.folder / "happened").exists, 200)
+    wait_for((bench.folder / "happened").exists, 900)
 
 
 def killed_then(change: Callable[[Bench], None]) -> Callable[[Bench], None]:
@@ -625,7 +625,10 @@ def main() -> None:
             if settings not in whole:
                 whole[settings] = undisturbed(folder / f"whole{len(whole)}", settings)
             bench = Bench(folder / name.replace(" ", "-").replace(",", ""), settings)
-            lines.append(line(run_fault(name, bench, whole[settings])))
+            try:
+                lines.append(line(run_fault(name, bench, whole[settings])))
+            except (AssertionError, TimeoutError, subprocess.TimeoutExpired) as error:
+                lines.append(f"| {name} | {FAULTS[name].how} | it could not be made: {error} |")
             print(lines[-1], flush=True)
             if asked.out is not None:
                 asked.out.write_text("\n".join(lines) + "\n")
