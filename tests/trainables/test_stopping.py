@@ -205,7 +205,7 @@ def test_rungs_are_those_of_ray(eta: float, min_epochs: int, max_epochs: int) ->
     every=st.sampled_from([1, 2]),
 )
 def test_a_kept_history_decides_as_a_plain_one(seed: int, kind: str, eta: int, every: int) -> None:
-    """Reports in any order and told again, trials that are dropped on the way; validated every epoch or every second."""
+    """Reports in any order and told again; trials that are dropped on the way; validated every epoch or every other."""
     rule = Early(kind, 20, 1, eta, startup_trials=2)
     rng, shown, plain = np.random.default_rng(seed), Shown(rule), {}
     for _ in range(100):
