@@ -36,13 +36,13 @@ from jaxtyping import Float
 from posesweep.analysis.keypoint_ap import Matches, bootstrap_ap, keypoint_ap
 from posesweep.analysis.ranked import AP, groups_of, matches_of
 from posesweep.analysis.ranking import (
-    CONFIDENCE,
     Bootstrap,
     Interval,
     Luck,
     TrialEvidence,
     against,
     against_best,
+    of_each,
     same_truth,
     share_best,
     size_notes,
@@ -340,10 +340,11 @@ def pooled(
     sampled = [np.stack([bootstrap_ap(m, weights) for m in by_trial[trial]]) for trial in order]
     others = [bootstrap_ap(m, weights) for m in contenders if _is_same(m, reference)]
     keep = np.isfinite(sampled[0][0])  # a resample without a truth that counts says nothing
-    sampled = [each[:, keep] for each in sampled]
+    sampled = [bootstrap.widened(each[:, keep], len(reference.images)) for each in sampled]
     seeds = Seeds.of(runs_ap, sampled)
     luck = seeds.luck(int(keep.sum()), np.random.default_rng([bootstrap.seed, 1]))
     further = np.stack([each[keep] for each in others]) if others else np.zeros((0, int(keep.sum())))
+    further = bootstrap.widened(further, len(reference.images))
     fields = _fields(order, np.array([mean_ap[t] for t in order]), _means(sampled), luck, (baseline, further))
     groups = int(bootstrap.group_index(len(reference.images)).max()) + 1
     notes = size_notes(len(reference.images), groups)
@@ -378,7 +379,7 @@ def _fields(
 ) -> dict[int, dict[str, Any]]:
     """Fields of Candidate by trial; `compared`: the baseline, and the further trials of the sweep."""
     baseline, further = compared
-    low, high = np.quantile(samples + luck.draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1)
+    intervals = of_each(ap, samples, luck)
     p_best = share_best(samples + luck.draws)
     _, tied = against_best(ap, samples, luck)
     gains: Sequence[Interval | None] = [None] * len(order)
@@ -387,7 +388,7 @@ def _fields(
         gains = against(ap, samples, control, luck, further - samples[control])
     return {
         trial: {
-            "ap": Interval(float(ap[i]), float(low[i]), float(high[i])),
+            "ap": intervals[i],
             "gain": gains[i],
             "p_best": float(p_best[i]),
             "tied": bool(tied[i]),

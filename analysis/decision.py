@@ -19,7 +19,14 @@ PREDICATES = {
 
 
 def decision(results: SweepResults, ranked: Standings, confirmed: Confirmed | None = None) -> tuple[str, str, str]:
-    """(the winner, the gain over the baseline, how sure)."""
+    """(the winner, the gain over the baseline, how sure).
+
+    A sweep trains each config once: what it can say is that this trained network does better on these images. Only
+    `confirmed`, with several seeds, says that a gain is confirmed; simulated sweeps of equal configs show why
+    (benchmarks/trust.py).
+    """
+    if confirmed is not None and confirmed.winner is not None:
+        return _confirmed_winner(confirmed), _confirmed_gain(confirmed), _confirmed_sure(confirmed, results)
     winner = ranked.winner
     if winner is None:
         return _nothing(results), "So there is nothing to compare with the baseline.", "Nothing can be said yet."
@@ -69,7 +76,83 @@ def _gain(winner: Standing, ranked: Standings) -> str:
             f"{_number(winner.value)} against {_number(baseline.value)} of {of}; without an interval it may be chance."
         )
     size = f"{winner.gain.value:+.3f} AP over {of}, 95 % interval {_range(winner.gain, sign=True)}"
-    return f"The gain is real: {size}." if winner.gain.low > 0 else f"The gain may be chance: {size}."
+    if winner.gain.low <= 0:
+        return f"The gain may be chance: {size}."
+    return f"On these images the gain is beyond chance, but not confirmed with other seeds: {size}."
+
+
+def _confirmed_winner(confirmed: Confirmed) -> str:
+    winner = confirmed.winner
+    assert winner is not None
+    seeds = len(winner.seed_values)
+    trainings = f"{seeds} trainings" if seeds > 1 else "1 training"
+    shown = f"AP {winner.ap.value:.3f} (95 % interval {_range(winner.ap)})" if winner.ap else _number(winner.value)
+    so_far = "" if confirmed.complete else "so far "
+    first = f"Trial {winner.trial} is {so_far}the best config: {shown}, mean of {trainings}"
+    first += f"; the sweep had {_number(winner.sweep_value)}." if winner.sweep_value is not None else "."
+    if winner.ap is None:
+        return first
+    if not confirmed.tied:
+        return f"{first} No other candidate comes close enough to be called a tie."
+    others = [str(row.trial) for row in confirmed.tied]
+    word = "trial" if len(others) == 1 else "trials"
+    first += f" It cannot be told apart from {word} {listed(others)}"
+    cheapest = confirmed.cheapest_tied
+    if cheapest is None or cheapest.parameters is None:
+        return f"{first}."
+    which = (
+        "it is the cheapest of them" if cheapest.trial == winner.trial else f"the cheapest is trial {cheapest.trial}"
+    )
+    return f"{first}; {which} ({_millions(cheapest.parameters)})."
+
+
+def _confirmed_gain(confirmed: Confirmed) -> str:
+    winner, baseline = confirmed.winner, confirmed.baseline
+    assert winner is not None
+    if winner.role == "baseline":
+        return "It is the baseline itself: trained again, nothing that the search found is better."
+    if baseline is None:
+        return "The baseline was not trained again, so what the search gained is not confirmed."
+    of = f"the baseline (trial {baseline.trial})"
+    if baseline.reason:
+        return f"What the search gained is not confirmed: {of} {baseline.reason}."
+    if winner.gain is None:
+        return (
+            f"{_number(winner.value)} against {_number(baseline.value)} of {of}; without an interval it may be chance."
+        )
+    size = f"{winner.gain.value:+.3f} AP over {of}, 95 % interval {_range(winner.gain, sign=True)}"
+    if winner.gain.low <= 0:
+        return f"The gain is not confirmed, it may be chance: {size}."
+    if not confirmed.gain_confirmed:
+        return f"On these images the gain is beyond chance, but one seed does not confirm it: {size}."
+    return f"The gain is confirmed: {size}."
+
+
+def _confirmed_sure(confirmed: Confirmed, results: SweepResults) -> str:
+    winner = confirmed.winner
+    assert winner is not None
+    parts = []
+    candidates = sum(not row.reason for row in confirmed.rows)
+    if winner.p_best is not None and candidates > 1:
+        parts.append(
+            f"With other images and seeds, trial {winner.trial} would be best of these {candidates} in "
+            f"{_percent(winner.p_best)} of cases."
+        )
+    if confirmed.seed_sd is not None:
+        parts.append(f"Another seed changes the AP of a config by about {confirmed.seed_sd:.3f}.")
+    if count := len(results.split.get("val") or ()):
+        parts.append(f"The validation set holds {count} objects.")
+    if winner.ap is not None:
+        parts.append("The candidates were chosen on these images, so the AP itself is still a little flattered.")
+    if not confirmed.complete:
+        parts.append("Not all runs have ended; this may still change.")
+    if note := _sigmas_note(results.split):
+        parts.append(f"{note[:1].upper()}{note[1:].rstrip('.')}.")
+    return " ".join(parts) or "How sure this is is not known."
+
+
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.3g} M parameters" if parameters >= 1e5 else f"{parameters:,} parameters"
 
 
 def _how_sure(winner: Standing, ranked: Standings, results: SweepResults) -> str:
@@ -81,8 +164,8 @@ def _how_sure(winner: Standing, ranked: Standings, results: SweepResults) -> str
         parts.append(_resolution(count, winner))
     if ranked.ranked_count > 1:
         parts.append(
-            "Its AP is a little flattered by being the one picked, and each config was trained once: "
-            "the luck of the seed is not in these intervals."
+            "Each config was trained once: the luck of the seed is not in these intervals, and the one picked had more "
+            "of it than most; confirm takes it out."
         )
     if note := _sigmas_note(results.split):
         parts.append(f"{note[:1].upper()}{note[1:].rstrip('.')}.")

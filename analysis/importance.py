@@ -5,9 +5,10 @@ importance computed on final scores, or on the last score of each, then points t
 compared at the last epoch that all of them came to (with ASHA, its first rung). What matters there need not be what
 matters at the end: `rungs` says how far the one foretells the other.
 
-The model is a functional analysis of variance with main effects. Scores are replaced by their ranks, so that one
-hopeless trial does not decide (a diverged trial is worse than all others). Each parameter has a smooth function: of a
-range, Legendre polynomials of degree 1 to 3 on its own scale; of choices, a level each. How large each function may be
+The model is a functional analysis of variance with main effects, on the scores themselves: ranks would forget how bad
+the bad trials were, and a search that soon keeps to good values has few of those. A diverged trial counts as the worst
+of all others. Each parameter has a smooth function: of a range, Legendre polynomials of degree 1 to 3 on its own scale;
+of choices, a level each. How large each function may be
 is a variance component of its own, found by expectation maximisation (as MacKay, Neural Computation 4, 1992, "Bayesian
 interpolation"): functions that nothing speaks for shrink to nothing. A parameter's share is the variance of its
 function over the parameter's whole range, evenly, wherever the search has looked most; what no function explains (other
@@ -74,7 +75,7 @@ def numbers(results: SweepResults, resamples: int = RESAMPLES, seed: int = 0) ->
     rows = results.trials.set_index("trial").loc[scores.index]
     y = scores.to_numpy(float) if results.maximize else -scores.to_numpy(float)
     blocks = [_Block.of(axis, axis.places(rows[PARAMS + axis.name])) for axis in searched]
-    fit = _Fit.of(blocks, _ranks(y))
+    fit = _Fit.of(blocks, (y - y.mean()) / y.std())
     rng = np.random.default_rng(seed)
     shares = [fit.again(rng.exponential(1, count)).shares() for _ in range(resamples)]
     low, high = np.quantile(shares, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
@@ -126,12 +127,6 @@ def _too_little(searched: tuple[Axis, ...], scores: "pd.Series[float]", needed: 
     if np.ptp(scores.to_numpy(float)) == 0:
         return "All trials have the same score, so nothing explains a difference."
     return ""
-
-
-def _ranks(y: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-    """Ranks from the worst, equals sharing theirs, with mean 0 and variance 1."""
-    ranks = pd.Series(y).rank().to_numpy()
-    return (ranks - ranks.mean()) / ranks.std()
 
 
 # --- the model -------------------------------------------------------------------------------------------------------

@@ -8,10 +8,16 @@ The best of many equal configs looks better than it is, so "tied" means: in the 
 and Nason (Econometrica 79, 2011), range statistic. The critical value is the 95 % quantile, over the resamples, of
 the largest studentised difference between any two trials that are still in the set (each centred on its own mean);
 trials behind the best by more leave, and the value is found again for those that stay. With many images the set holds
-the truly best config in 95 % of sweeps, and of equal configs all stay in 95 %.
+the truly best network in 95 % of sweeps, and of equal networks all stay in 95 %.
 
-All this is the uncertainty of a finite validation set. What another training seed would have given is not in it:
-that takes training the best again with several seeds.
+An interval of an AP, too, holds for all trials at once, so also for the one that was picked. It is made on the scale of
+log(AP / (1 - AP)), on which the spread depends less on the AP itself: a set on which a model did well by luck seems to
+spread less than it does. A bootstrap of n images is too narrow by a factor sqrt(1 - 1/n), and its quantiles are those
+of endless images; both are made good (`Bootstrap.widened`). `benchmarks/trust.py` counts how often all this is true.
+
+All this is the uncertainty of a finite validation set: it compares trained networks. What another training seed would
+have given is not in it, so a config may be better here and not better at all. That takes training the best again with
+several seeds: see `confirmed`.
 """
 
 from collections.abc import Sequence
@@ -27,6 +33,7 @@ from posesweep.analysis.keypoint_ap import Matches, bootstrap_ap, keypoint_ap
 from posesweep.errors import SweepError
 
 CONFIDENCE = 0.95
+Z = 1.959964  # the normal quantile of CONFIDENCE
 FEW_GROUPS = 20  # below this, a bootstrap interval is too narrow
 MATCH_PREFIX = "match/"
 SAME_AP = 1e-12  # two sums of the same numbers differ by less
@@ -66,10 +73,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Ranked:
-    """One trial's place. The intervals of differences hold for all trials at once, so also for one chosen by rank."""
+    """One trial's place. The intervals hold for all trials at once, so also for one chosen by rank."""
 
     trial: int
-    ap: Interval | None = None  # percentile interval of this trial alone
+    ap: Interval | None = None
     p_best: float = 0.0  # share of the resamples in which it is the best; equals share theirs
     to_best: Interval | None = None  # AP less the best trial's
     tied: bool = False  # with the best, which is itself tied
@@ -126,6 +133,17 @@ class Bootstrap:
         drawn += np.arange(self.resamples)[:, None] * number
         return np.bincount(drawn.ravel(), minlength=self.resamples * number).reshape(self.resamples, number)[:, group]
 
+    def widened(self, samples: Float[np.ndarray, "M B"], images: int) -> Float[np.ndarray, "M B"]:
+        """Samples of this bootstrap, drawn away from their mean as far as its few groups make it too narrow.
+
+        A resample of n has (n - 1) / n of the variance, and a normal quantile stands for Student's with n - 1 degrees
+        of freedom, which is larger by (z^2 + 1) / 4 (n - 1) (Abramowitz and Stegun 26.7.5).
+        """
+        free = max(int(self.group_index(images).max(initial=0)), 1)
+        factor = np.sqrt((free + 1) / free) * (1 + (Z**2 + 1) / (4 * free))
+        mean = samples.mean(axis=1, keepdims=True)
+        return mean + factor * (samples - mean)
+
     def group_index(self, images: int) -> Int[np.ndarray, "m"]:
         """The group of each image as a number from 0; without groups, each image is its own. Raises SweepError."""
         if self.groups is None:
@@ -149,7 +167,7 @@ def rank(trials: Sequence[TrialEvidence], baseline: int | None = None, bootstrap
     weights = bootstrap.weights(images)
     samples = np.stack([bootstrap_ap(each.matches, weights) for each in scored])
     samples = samples[:, np.isfinite(samples).all(axis=0)]  # a resample without a truth that counts says nothing
-    rows = _ranked(scored, samples, baseline)
+    rows = _ranked(scored, bootstrap.widened(samples, images), baseline)
     groups = int(bootstrap.group_index(images).max()) + 1
     return Ranking((*rows, *left_out), images, groups, samples.shape[1], size_notes(images, groups))
 
@@ -198,15 +216,14 @@ def same_truth(trials: Sequence[tuple[int, Matches]]) -> None:
 def _ranked(scored: Sequence[_Scored], samples: Float[np.ndarray, "M B"], baseline: int | None) -> list[Ranked]:
     """The rows of trials that are sorted by AP, from their APs in each resample."""
     ap = np.array([each.ap for each in scored])
-    low, high = np.quantile(samples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1)
-    p_best = share_best(samples)
-    to_best, tied = against_best(ap, samples, Luck.none(samples))
+    luck = Luck.none(samples)
+    to_best, tied = against_best(ap, samples, luck)
     order = [each.trial for each in scored]
     to_baseline: Sequence[Interval | None] = [None] * len(order)
     if baseline in order:
-        to_baseline = against(ap, samples, order.index(baseline), Luck.none(samples))
-    intervals = [Interval(*map(float, each)) for each in zip(ap, low, high, strict=True)]
-    columns = zip(order, intervals, p_best.tolist(), to_best, tied.tolist(), to_baseline, strict=True)
+        to_baseline = against(ap, samples, order.index(baseline), luck)
+    p_best = share_best(samples).tolist()
+    columns = zip(order, of_each(ap, samples, luck), p_best, to_best, tied.tolist(), to_baseline, strict=True)
     return [Ranked(*row) for row in columns]
 
 
@@ -231,6 +248,19 @@ class Luck:
     def take(self, rows: Bool[np.ndarray, "M"]) -> "Luck":
         """That of some of the trials."""
         return Luck(self.draws[rows], self.variance[rows])
+
+
+def of_each(ap: Float[np.ndarray, "M"], samples: Float[np.ndarray, "M B"], luck: Luck) -> list[Interval]:
+    """The AP of each trial, with intervals that hold for all at once (see the top of this file)."""
+    spread = np.sqrt(samples.var(axis=1) + luck.variance)
+    critical = np.quantile(_studentised(samples, spread, luck.draws).max(axis=0), CONFIDENCE)
+    slope = ap * (1 - ap)
+    half = np.divide(critical * spread, slope, out=np.zeros_like(ap), where=slope > 0)
+    odds = np.divide(ap, 1 - ap, out=np.full_like(ap, np.inf), where=ap < 1)
+    bounds = [1 / (1 + np.exp(sign * half) / np.maximum(odds, SAME_AP)) for sign in (1, -1)]
+    certain = (half == 0) | (slope <= 0)
+    low, high = (np.where(certain, ap, bound) for bound in bounds)
+    return [Interval(float(v), float(a), float(b)) for v, a, b in zip(ap, low, high, strict=True)]
 
 
 def against_best(

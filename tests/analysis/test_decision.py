@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from posesweep.analysis.confirmed import Candidate, Confirmed
 from posesweep.analysis.decision import decision, listed
 from posesweep.analysis.ranked import Standing, Standings
 from posesweep.analysis.ranking import Interval
@@ -50,12 +51,15 @@ def test_a_clear_winner() -> None:
         "Trial 7 did best: AP 0.612 (95 % interval 0.550 to 0.670). "
         "No other trial comes close enough to be called a tie."
     )
-    assert gain == "The gain is real: +0.071 AP over the baseline (trial 0), 95 % interval +0.030 to +0.112."
+    assert gain == (
+        "On these images the gain is beyond chance, but not confirmed with other seeds: "
+        "+0.071 AP over the baseline (trial 0), 95 % interval +0.030 to +0.112."
+    )
     assert sure == (
         "In 62 % of resampled validation sets, trial 7 is best of 2. "
         "The validation set holds 80 objects, so a difference below about 0.041 AP cannot be seen on it. "
-        "Its AP is a little flattered by being the one picked, and each config was trained once: "
-        "the luck of the seed is not in these intervals."
+        "Each config was trained once: the luck of the seed is not in these intervals, and the one picked had more "
+        "of it than most; confirm takes it out."
     )
 
 
@@ -114,3 +118,57 @@ def test_listed() -> None:
     assert listed(["a"]) == "a"
     assert listed(["a", "b", "c"]) == "a, b and c"
     assert listed(list("abcdefg"), most=4) == "a, b, c and 4 more"
+
+
+BEST = Candidate(
+    trial=7,
+    role="search",
+    ap=Interval(0.601, 0.53, 0.67),
+    gain=Interval(0.06, 0.02, 0.1),
+    p_best=0.7,
+    tied=True,
+    seed_values={101: 0.6, 102: 0.602},
+    sweep_value=0.612,
+    parameters=28_500_000,
+    train_s=100.0,
+)
+AGAIN = replace(BEST, trial=0, role="baseline", gain=Interval(0, 0, 0), tied=False, seed_values={101: 0.54, 102: 0.542})
+
+
+def _confirmed(*rows: Candidate, seed_sd: float | None = 0.01, complete: bool = True) -> tuple[str, str, str]:
+    confirmed = Confirmed(rows, 20, (101, 102), seed_sd, (), complete=complete)
+    return decision(_results(val=list(range(80))), Standings((WINNER, BASELINE)), confirmed)
+
+
+def test_a_confirmed_winner() -> None:
+    smaller = replace(BEST, trial=3, parameters=1_400_000, p_best=0.3)
+    winner, gain, sure = _confirmed(BEST, smaller, AGAIN)
+    assert winner == (
+        "Trial 7 is the best config: AP 0.601 (95 % interval 0.530 to 0.670), mean of 2 trainings; "
+        "the sweep had 0.612. It cannot be told apart from trial 3; the cheapest is trial 3 (1.4 M parameters)."
+    )
+    assert gain == "The gain is confirmed: +0.060 AP over the baseline (trial 0), 95 % interval +0.020 to +0.100."
+    assert sure == (
+        "With other images and seeds, trial 7 would be best of these 3 in 70 % of cases. "
+        "Another seed changes the AP of a config by about 0.010. The validation set holds 80 objects. "
+        "The candidates were chosen on these images, so the AP itself is still a little flattered."
+    )
+
+
+def test_a_gain_that_is_not_confirmed() -> None:
+    shaky = replace(BEST, gain=Interval(0.02, -0.01, 0.05))
+    assert _confirmed(shaky, AGAIN)[1].startswith("The gain is not confirmed, it may be chance: +0.020 AP")
+    assert "one seed does not confirm it" in _confirmed(BEST, AGAIN, seed_sd=None)[1]
+    assert _confirmed(BEST)[1] == "The baseline was not trained again, so what the search gained is not confirmed."
+    failed = replace(AGAIN, reason="diverged with seed 101, so it cannot be relied on")
+    assert _confirmed(BEST, failed)[1].endswith(
+        "the baseline (trial 0) diverged with seed 101, so it cannot be relied on."
+    )
+    assert _confirmed(replace(AGAIN, tied=True))[1].startswith("It is the baseline itself: trained again")
+
+
+def test_a_confirmation_on_its_way_says_so() -> None:
+    winner, _, sure = _confirmed(BEST, AGAIN, complete=False)
+    assert winner.startswith("Trial 7 is so far the best config")
+    assert sure.endswith("Not all runs have ended; this may still change.")
+    assert _confirmed(replace(BEST, reason="no run has been trained to its end yet"))[0].startswith("Trial 7 did best")

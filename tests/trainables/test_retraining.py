@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from posesweep.cli import main
 from posesweep.errors import SweepError
 from posesweep.files import read_json, trial_folder, write_json
 from posesweep.search_spaces.space import Sweep, read_sweep
@@ -14,7 +15,7 @@ from posesweep.trainables import retraining
 from posesweep.trainables import sweep as sweeping
 from posesweep.trainables.cluster import Slots
 from posesweep.trainables.folder import record_sweep, refuse_changes
-from posesweep.trainables.retraining import Run, agreed_plan, confirm_plan, read_plan, unfinished
+from posesweep.trainables.retraining import Promote, Run, agreed_plan, confirm_plan, read_plan, unfinished
 from posesweep.trainables.search import Search
 
 TEXT = """
@@ -216,3 +217,55 @@ def test_without_a_finished_trial_there_is_nothing_to_confirm(tmp_path, capsys):
     sweeping.confirm(sweep, search, folder, lambda job: None, Slots(1, 1, 0.0, 1))
     assert capsys.readouterr().out == "note: confirm: no trial has finished, so there is nothing to confirm\n"
     assert not (folder / "confirm.json").exists()
+
+
+# --- promotion -------------------------------------------------------------------------------------------------------
+
+
+def test_the_best_are_promoted_those_that_were_confirmed_first(tmp_path):
+    sweep = sweep_of(tmp_path)
+    search = searched(sweep, tmp_path / "runs", VALUES)
+    plan = retraining.promote_plan(sweep, search, Promote(2, 30), [])
+    assert (plan.what, plan.candidates) == ("promote-30", ((2, "search"), (3, "search")))
+    assert (plan.seeds, plan.epochs, plan.baseline) == ((101,), 30, 0)
+    after = retraining.promote_plan(sweep, search, Promote(2, 30), [3, 0, 2])
+    assert after.candidates == ((3, "search"), (2, "search"))
+
+
+def test_more_may_be_promoted_later(tmp_path, capsys):
+    sweep, folder = sweep_of(tmp_path), tmp_path / "runs"
+    search = searched(sweep, folder, VALUES)
+    first = agreed_plan(folder, retraining.promote_plan(sweep, search, Promote(1, 30), []))
+    for run in first.runs:
+        begin(folder, run, "finished")
+    assert agreed_plan(folder, retraining.promote_plan(sweep, search, Promote(1, 30), [])) == first
+    assert capsys.readouterr().out == "", "the same command goes on without a word"
+    more = agreed_plan(folder, retraining.promote_plan(sweep, search, Promote(2, 30), []))
+    assert [run.folder for run in unfinished(folder, more)] == ["promote-30/0003-s101"]
+
+
+def test_a_promotion_that_makes_nothing_longer_is_refused(tmp_path):
+    sweep = sweep_of(tmp_path)
+    search = searched(sweep, tmp_path / "runs", VALUES)
+    with pytest.raises(SweepError, match="--epochs 6 is not longer than the 6 of the search; give more"):
+        retraining.promote_plan(sweep, search, Promote(2, 6), [])
+
+
+def test_a_sweep_that_is_not_through_cannot_be_promoted(tmp_path):
+    sweep, folder = sweep_of(tmp_path), tmp_path / "runs"
+    search = Search.open(sweep, folder)
+    with pytest.raises(SweepError, match="s was never started, so there is nothing to promote"):
+        sweeping.promotion(sweep, search, folder, Promote(2, 30))
+    searched(sweep, folder, VALUES[:2])
+    with pytest.raises(SweepError, match="s has 3 trials to run yet; repeat without --promote until it ends"):
+        sweeping.promotion(sweep, Search.open(sweep, folder), folder, Promote(2, 30))
+
+
+def test_promote_and_epochs_go_together(capsys):
+    for arguments in (["--promote", "3"], ["--epochs", "30"]):
+        assert main(["sweep", *arguments]) == 2
+        assert (
+            "--promote K says how many are trained longer and --epochs E how long; give both" in capsys.readouterr().err
+        )
+    assert main(["sweep", "--promote", "3", "--epochs", "30", "--extend", "2"]) == 2
+    assert "extend the sweep first, then promote its best" in capsys.readouterr().err
