@@ -278,6 +278,8 @@ def _text(data: Path, wanted: Wanted, found: _Found, case: Case, plan: Plan) -> 
         f"search: {{method: tpe, trials: {plan.trials}, startup_trials: {startup}, seed: 0}}",
         "# the worse two thirds stop at a ninth, and again at a third of the epochs",
         f"early_terminate: {{type: asha, min_epochs: {plan.min_epochs}, eta: 3}}",
+        "# confirm: {top_k: 3, seeds: 3}   # in the end the best 3 and the baseline with other seeds: an honest winner",
+        "# budget: {hours: 8}              # no new trial after that; counted over every run of this file",
     ]
     return "\n".join(blocks) + "\n"
 

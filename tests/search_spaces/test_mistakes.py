@@ -165,7 +165,7 @@ name: a/b
             "metrics (line 3): unknown key; did you mean 'metric'?",
             (
                 "lr0 (line 4): unknown key; known: baseline, budget, confirm, data, early_terminate, failure, "
-                "fixed, keep, metric, name, parameters, resources, search, task, try_first, warm_start"
+                "fixed, keep, metric, name, parameters, resources, search, task, track, try_first, warm_start"
             ),
             "trials (line 5): unknown key; did you mean 'search.trials'?",
             "method (line 6): unknown key; write search: {method: tpe}",
