@@ -44,7 +44,7 @@ class Parity:
 
     images: int
     of: str  # what the images were
-    outputs: float  # largest difference of heatmaps or logits; of scores, where decoded
+    outputs: float  # largest difference of heatmaps or logits, or of scores, as a share of the largest above 1
     points_px: float | None = None  # largest difference of decoded points, input pixels
     undecided: int = 0  # decoded keypoints left out: two places of their map are as high as each other
     keypoints: int = 0
@@ -204,10 +204,11 @@ def _parity(deployed: Deployed, path: Path, images: UInt8[np.ndarray, "n H W 3"]
     (their,) = theirs
     mine, decided = ours.numpy(), _decided(deployed, inputs)
     apart = np.abs(mine - their)[decided]
+    scale = max(1.0, float(np.abs(mine[..., 2]).max()))
     return Parity(
         images=len(images),
         of=of,
-        outputs=float(apart[:, 2].max(initial=0.0)),
+        outputs=float(apart[:, 2].max(initial=0.0)) / scale,
         points_px=float(apart[:, :2].max(initial=0.0)),
         undecided=int((~decided).sum()),
         keypoints=decided.size,
