@@ -41,7 +41,7 @@ def _colour(row: Standing) -> str:
 
 def height_in(count: int) -> float:
     """A good height of the figure for `count` rows."""
-    return max(2.2, 0.75 + 0.27 * count)
+    return max(1.4, 0.85 + 0.27 * count)
 
 
 def draw_intervals(rows: Sequence[IntervalRow], ax: Axes) -> None:

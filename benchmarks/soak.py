@@ -25,6 +25,7 @@ from typing import Any
 from posesweep.benchmarks.faults import MARK, ROOT, command_of, kill, marked
 
 EPOCHS = 3
+GRACE_MINUTES = 20  # for what is left when the kills are over
 KILLS = ("driver INT", "driver TERM", "driver KILL", "worker KILL", "worker KILL", "worker KILL", "raylet KILL")
 WORKER = "ray::"  # how Ray calls a process that runs an actor
 
@@ -55,6 +56,8 @@ def tabulated(proposal: dict[str, Any], base: dict[str, Any], folder: Path, slot
     from posesweep.trainables.context import SupersededError, in_this_process
     from posesweep.trainables.housekeeping import logged_to
     from posesweep.trainables.status import write_status
+    from posesweep.trainables.tasks import make_config
+    from posesweep.trainables.trial import dump_config
 
     worker._end_once_with(driver.pid, driver.host)
     number, lr0 = proposal["number"], proposal["params"]["lr0"]
@@ -62,6 +65,7 @@ def tabulated(proposal: dict[str, Any], base: dict[str, Any], folder: Path, slot
     try:
         with logged_to(trial / "log.txt", f"trial {number}"):
             context = in_this_process(trial, lambda row: tune.report(worker.report_of(row, "val/NME")))
+            write_text(trial / "config.yaml", dump_config(make_config({**base, **proposal["params"]})))
             found = load_checkpoint(trial / "last")
             loop = found.loop if found is not None else LoopState()
             write_text(trial / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in loop.rows))
@@ -116,6 +120,8 @@ class Soak:
             code = driver.poll()
             if code == 0:
                 break
+            if time.monotonic() > end + max(self.minutes, GRACE_MINUTES) * 60:
+                return [*self.faults(), "not through long after the last kill"]
             if code is not None:
                 driver = self.start()
             if time.monotonic() > next_kill and self.written() > written:  # after a kill, until something goes on

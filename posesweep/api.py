@@ -181,15 +181,19 @@ def _absolute(data: Any) -> Any:
 
 def _settings(overrides: Mapping[str, Any]) -> list[str]:
     """'epochs=30', 'search.trials=20': as on the command line; of a block, only the keys that are given."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in overrides.items():
         if isinstance(value, Mapping):
             found |= {f"{name}.{key}": inner for key, inner in value.items()}
         else:
             found[name] = value
-    flow = {"default_flow_style": True, "width": 1_000_000, "allow_unicode": True}
-    texts = {name: yaml.safe_dump(_plain(value), **flow) for name, value in found.items()}
-    return [f"{name}={text.removesuffix(END_OF_SCALAR).strip()}" for name, text in texts.items()]
+    return [f"{name}={_on_one_line(value)}" for name, value in found.items()]
+
+
+def _on_one_line(value: Any) -> str:
+    """A value as YAML."""
+    text = yaml.safe_dump(_plain(value), default_flow_style=True, width=1_000_000, allow_unicode=True)
+    return text.removesuffix(END_OF_SCALAR).strip()
 
 
 def _row(row: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   posesweep status runs/horse26                        how far it is, from any machine that sees the folder
   posesweep stop runs/horse26                          finish the running epochs and stop; the same command goes on
   posesweep report runs/horse26                        rank it again and rebuild report.html
+  posesweep compare runs/before runs/after             the winners of two sweeps on the same images
   posesweep export runs/horse26 winner/                best.yaml, weights and skeleton of the winner
   posesweep predict runs/horse26 clip.mp4 --out found/ keypoints in images and videos
   posesweep train runs/horse26/best.yaml --out runs/again

@@ -162,7 +162,8 @@ def timed_lines(measured: Measured) -> list[str]:
     lines = [f"timed, the {name}: {in_words(timed)}" for name, timed in pair.items()]
     if measured.smallest == measured.largest:
         lines = [f"timed: {in_words(measured.largest)}"]
-    return [*lines, f"a whole training takes {duration(shortest)} to {duration(longest)}"]
+    times = list(dict.fromkeys([duration(shortest), duration(longest)]))
+    return [*lines, f"a whole training takes {' to '.join(times)}"]
 
 
 def in_words(timed: Timed) -> str:
@@ -282,7 +283,7 @@ def needs_of(baseline: TrialCost, found: Forecast) -> dict[str, tuple[Spread, Sp
 def within(limit: float, unit: str, needs: dict[str, tuple[Spread, Spread]], slots: Slots, trials: int) -> Verdict:
     """What a budget in hours ("h") or GPU-hours ("GPU-h") does."""
     if unit == "GPU-h" and not slots.gpus:
-        return Verdict(False, (f"budget: {limit:g} GPU-h, but trials have no GPU here; give hours",))
+        return Verdict(True, (f"budget: {limit:g} GPU-h are never used up, as trials hold no GPU here; give hours",))
     factor = slots.workers * slots.gpus if unit == "GPU-h" else 1.0
     hours = {name: (busy if unit == "GPU-h" else wall).times(factor / HOUR_S) for name, (wall, busy) in needs.items()}
     return judge_budget(limit, unit, hours, trials)

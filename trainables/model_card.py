@@ -12,6 +12,7 @@ from posesweep import __version__
 from posesweep.analysis.per_keypoint import comparison, per_keypoint
 from posesweep.analysis.ranking import Interval, TrialEvidence, rank
 from posesweep.analysis.results import Evidence
+from posesweep.analysis.tested import lines_of_test
 from posesweep.files import read_json, read_json_lines
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.onnx_file import Form, Parity
@@ -97,6 +98,8 @@ def _quality(trained: Trained, known: Known) -> list[str]:
         lines.append(f"**AP {ap.value:.3f}**, 95 % interval {ap.low:.3f} to {ap.high:.3f}{_how_sure(trained)}")
     elif (value := known.status.get("best")) is not None:
         lines.append(f"**{metric.removeprefix('val/')} {value:.3f}**; no interval is known")
+    if trained.origin is not None and picked is not None:
+        lines += lines_of_test(trained.origin.results.folder, picked.trial)
     others = {"val/AP50": "AP50", "val/AP75": "AP75", "val/PCK@0.05": "PCK@0.05", "val/NME": "NME"}
     said = [f"{short} {known.best[name]:.3f}" for name, short in others.items() if name in known.best]
     if said:

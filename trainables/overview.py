@@ -43,7 +43,7 @@ def overview(folder: Path) -> Overview:
     statuses = {number: status for number, status in statuses.items() if "params" in status}
     wanted = said["wanted"] if said.get("doing") == sweep.name else max(sweep.search.trials, len(statuses))
     board = Board(sweep.name, wanted, said.get("concurrent", 1), rule_of(sweep))
-    silent_s = {}
+    silent_s: dict[int, float] = {}
     for number, status in statuses.items():
         board.trials[number] = TrialView(status["params"], status["state"], reason=status.get("reason"))
         _take_in(board, number, status, folder / "trials" / f"{number:04d}" / "metrics.jsonl", silent_s)

@@ -7,6 +7,7 @@ tracker missed is told by the next command.
 """
 
 import json
+import logging
 import re
 import threading
 import time
@@ -295,6 +296,8 @@ class MlflowRuns:
     def __init__(self, settings: Mlflow, sweep: str, folder: Path) -> None:
         from mlflow import MlflowClient
 
+        for name in ("mlflow", "alembic"):  # they tell of each table of a new store
+            logging.getLogger(name).setLevel(logging.WARNING)
         here = folder.resolve()
         self.client = MlflowClient(tracking_uri=settings.uri or f"sqlite:///{here / 'mlflow.db'}")
         self.sweep = sweep

@@ -52,9 +52,12 @@ def conclude(folder: Path) -> None:
     picked = None
     if table.winner is not None:
         picked = chosen(results, table)
-        write_text(folder / "best.yaml", best_yaml(results, table, picked))
         seed = f", seed {picked.seed}" if picked.seed is not None else ""
-        console.print(f"winner: trial {picked.trial}{seed}; {folder / 'best.yaml'} trains it again", markup=False)
+        if lacking := _lacking(results, picked):
+            console.print(f"winner: trial {picked.trial}{seed}; no best.yaml: {lacking}", markup=False)
+        else:
+            write_text(folder / "best.yaml", best_yaml(results, table, picked))
+            console.print(f"winner: trial {picked.trial}{seed}; {folder / 'best.yaml'} trains it again", markup=False)
     if said := measure_latency(results, [row.trial for row in table.rows if row.rank is not None]):
         console.print(f"note: {said}", markup=False)
     for line in lines_of_test(folder, picked.trial if picked is not None else None):
@@ -152,6 +155,18 @@ def confirmed_table(found: Confirmed, metric: str) -> Table:
     if any(row.tied for row in found.rows[1:]):
         table.caption = "= cannot be told from the winner by these images and seeds"
     return table
+
+
+def _lacking(results: SweepResults, picked: Chosen) -> str:
+    """Why best.yaml cannot be written, as of a half copied folder or one of an older version; "" when it can."""
+    config = picked.folder / "config.yaml"
+    if not config.is_file():
+        return f"{config} is missing"
+    if "hash" not in results.split or "val" not in results.split:
+        return "split.json is missing, or only partly copied"
+    status = read_status(picked.folder)
+    missing = [name for name in ("device", "workers", "threads", "versions", "best_epoch") if name not in status]
+    return f"{picked.folder / 'status.json'} does not say {', '.join(missing)}" if missing else ""
 
 
 def best_yaml(results: SweepResults, table: Standings, picked: Chosen) -> str:

@@ -106,7 +106,7 @@ def test_the_command_prints_a_table_and_writes_the_page(runs: Path, capsys: pyte
     assert "Worse than" in said
     assert f"page: {runs / 'compare.html'}" in said
     html = (runs / "compare.html").read_text()
-    for words in ("The winners", "Settings of the winners that differ", "The gain is real", "strong / weak / other"):
+    for words in ("The winners", "Settings of the winners that differ", "beyond chance", "strong / weak / other"):
         assert words in html
     assert not (runs / "csv").exists()
 

@@ -16,7 +16,7 @@ def test_decision_table_and_settings_fit_into_a_pull_request(tmp_path: Path) -> 
     lines = text.splitlines()
     assert lines[0] == "## ponies"
     assert lines[2].startswith("- Trial 7 did best: AP 0.")
-    assert lines[3].startswith("- The gain is real: +0.")
+    assert lines[3].startswith("- On these images the gain is beyond chance")
     assert (
         lines[6] == "| \\# | trial | AP | P(best) | over the baseline | lr0 | codec | sigma | freeze | aug\\_strength |"
     )

@@ -3,9 +3,11 @@ import json
 import re
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -219,6 +221,85 @@ def test_half_a_copy(sweep: Path) -> None:
     assert "split.json does not say which keypoints these are" in words
     assert "trials/0003/evidence.npz is only partly there" in words
     assert "Trial 9 did best" in words
+
+
+def _rewrite(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def _small(tmp_path: Path) -> Path:
+    """Three trials, two of them trained to the end."""
+    return write_fake_sweep(tmp_path, (TRIALS[0], TRIALS[7], TRIALS[2]), objects=8)
+
+
+def test_a_folder_of_an_older_version_shows_what_it_has(tmp_path: Path) -> None:
+    folder = _small(tmp_path)
+    known = ("trial", "state", "params", "best", "best_epoch", "epochs")
+    for number in range(3):
+        path = trial_folder(folder, number)
+        _rewrite(path / "status.json", lambda status: {key: status[key] for key in known})
+        with np.load(path / "evidence.npz") as stored:
+            np.savez(
+                path / "evidence.npz", **{key: stored[key] for key in stored.files if not key.startswith("match/")}
+            )
+    _rewrite(folder / "split.json", lambda split: {key: split[key] for key in ("train", "val", "images")})
+    words = _page(folder).words
+    assert "Trial 1 did best: val/AP 0." in words
+    assert "without an interval" in words
+    assert "No baseline was trained, so what the search gained is not known." in words  # roles were not written down
+    assert "split.json does not say which keypoints these are, so they cannot be named or drawn." in words
+    assert "split not known" in words
+
+
+def test_what_a_later_version_adds_is_passed_over(tmp_path: Path) -> None:
+    folder = _small(tmp_path)
+    before = _page(folder).words
+    for file in (*folder.glob("trials/*/status.json"), folder / "split.json", folder / "space.json"):
+        _rewrite(file, lambda content: content | {"mood": {"of": ["the", "day"]}, "threads_hint": None})
+    for file in folder.glob("trials/*/metrics.jsonl"):
+        rows = [json.loads(line) | {"val/mood": "fine", "extra": [1]} for line in file.read_text().splitlines()]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "moods.json").write_text("{}")
+    assert _page(folder).words.split("of AP of every")[0] == before.split("of AP of every")[0]
+    _rewrite(trial_folder(folder, 2) / "status.json", lambda status: status | {"state": "paused"})
+    assert "2 trained to the end, 1 not known" in _page(folder).words
+
+
+def test_a_trial_without_a_defined_ap_is_shown_without_one(tmp_path: Path) -> None:
+    folder = _small(tmp_path)
+    rows = [{"epoch": epoch, "loss": 0.1, "val/AP": -1, "val/PCK": 0.5, "train_s": 4.0} for epoch in range(1, 19)]
+    path = trial_folder(folder, 0)
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _rewrite(path / "status.json", lambda status: status | {"best": -1})
+    words = _page(folder).words
+    assert "Trained to the end, but without a score: trial 0; no validation object has a label." in words
+    assert "What the search gained is not known: the baseline (trial 0) has no score." in words
+    assert "Trial 1 did best: AP 0." in words
+    assert "-1.000" not in words
+
+
+def test_a_running_sweep_says_that_its_figures_may_change(tmp_path: Path) -> None:
+    folder = _small(tmp_path)
+    for number in range(3):
+        path = trial_folder(folder, number) / "status.json"
+        _rewrite(path, lambda status: status | {"state": "running", "ended": None, "reason": "", "cost": None})
+    words = _page(folder).words
+    assert "3 trials had not ended when this was read; their figures may still change." in words
+    assert "So far trial 1 leads" in words
+    assert "still running" in words
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"', '{"trials": 3}', '{"trials": [], "used": 1}'])
+def test_files_with_anything_in_them_do_not_stop_the_report(tmp_path: Path, text: str) -> None:
+    folder = _small(tmp_path)
+    for name in ("confirm.json", "test.json", "split.json", "datacurve/datacurve.json", "trials/0002/latency.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    for name in ("status.json", "metrics.jsonl", "config.yaml", "evidence.npz"):
+        (trial_folder(folder, 2) / name).write_text(text)
+    words = _page(folder).words
+    assert "Trial 1 did best" in words
+    assert "test.json cannot be read; it may be only partly copied." in words
 
 
 def test_pictures_whose_image_is_gone_are_left_out_with_a_sentence(sweep: Path) -> None:

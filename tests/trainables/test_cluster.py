@@ -300,3 +300,14 @@ def test_the_hash_sees_a_changed_line_and_not_the_place(tmp_path):
     assert hash_of(copy) == ours
     (copy / "trainables" / "ema.py").write_text((ROOT / "trainables" / "ema.py").read_text() + "# newer\n")
     assert hash_of(copy) != ours
+
+
+def test_machines_that_have_not_joined_are_named(tmp_path):
+    file = tmp_path / "bootstrap.yaml"
+    assert preflight.machines_of_cluster_file(file) == set()
+    file.write_text('{"provider": {"type": "local", "head_ip": "10.0.0.1", "worker_ips": ["10.0.0.2"]}}')
+    assert preflight.machines_of_cluster_file(file) == set()  # of a cluster that this sweep does not join
+    cluster.ADDRESS_FILE.write_text("10.0.0.1:6379")
+    assert preflight.machines_of_cluster_file(file) == {"10.0.0.1", "10.0.0.2"}
+    file.write_text('{"provider": {"type": "aws"}}')
+    assert preflight.machines_of_cluster_file(file) == set()

@@ -128,7 +128,7 @@ def test_budgets_count_what_trials_hold():
     assert within(1.5, "GPU-h", needs, held, 9).works  # an hour of two halves of a GPU
     assert not within(0.9, "GPU-h", needs, held, 9).works
     (said,) = within(1.5, "GPU-h", needs, Slots(1, 1, 0.0, 1), 9).sentences
-    assert said == "budget: 1.5 GPU-h, but trials have no GPU here; give hours"
+    assert said == "budget: 1.5 GPU-h are never used up, as trials hold no GPU here; give hours"
 
 
 def test_who_trains_in_words(monkeypatch):

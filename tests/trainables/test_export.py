@@ -10,7 +10,7 @@ import yaml
 
 from posesweep.cli import main
 from posesweep.datasets.skeleton import load_skeleton
-from posesweep.files import read_json
+from posesweep.files import read_json, write_json
 from posesweep.trainables import run_onnx
 
 
@@ -49,6 +49,15 @@ def test_the_card_says_what_one_must_know(handed_over, tmp_path):
     assert "posesweep predict FOLDER" in card
 
 
+def test_the_card_has_the_score_on_the_test_split(handed_over, tmp_path):
+    copied = handed_over.moved(tmp_path)
+    one = {"trial": 0, "role": "baseline", "AP": {"value": 0.5, "low": 0.4, "high": 0.6}, "gain": None}
+    write_json(copied.sweep / "test.json", {"used": "2026-11-28", "trials": [one], "notes": []})
+    export(copied.sweep, tmp_path / "winner")
+    card = (tmp_path / "winner" / "README.md").read_text()
+    assert "- test: trial 0, the baseline, AP 0.500 [0.400, 0.600]" in card
+
+
 def test_a_training_and_an_export_can_be_exported(handed_over, tmp_path):
     export(handed_over.training, tmp_path / "first")
     export(tmp_path / "first", tmp_path / "second", "--onnx")
@@ -63,9 +72,11 @@ def test_a_training_and_an_export_can_be_exported(handed_over, tmp_path):
 
 
 def test_an_earlier_export_is_replaced_whole(handed_over, tmp_path):
-    pytest.importorskip("onnxruntime")
-    export(handed_over.sweep, tmp_path / "winner", "--onnx")
     export(handed_over.sweep, tmp_path / "winner")
+    (tmp_path / "winner" / "model.onnx").touch()
+    (tmp_path / "winner" / "notes.txt").touch()
+    export(handed_over.sweep, tmp_path / "winner")
+    assert (tmp_path / "winner" / "notes.txt").exists()
     assert not (tmp_path / "winner" / "model.onnx").exists(), "it would be of other weights"
 
 
@@ -103,7 +114,9 @@ def test_onnx_is_held_against_torch_on_validation_objects(handed_over, tmp_path,
     assert said.split("difference to torch ")[1].split()[0] in (tmp_path / "winner" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("form", [["--decode"], ["--decode", "--normalised"]])
+@pytest.mark.parametrize(
+    "form", [["--decode"], pytest.param(["--decode", "--normalised"], marks=pytest.mark.slow)], ids=" ".join
+)
 def test_the_script_beside_it_finds_what_predict_finds(handed_over, tmp_path, form):
     """In a process that cannot import PoseSweep or torch."""
     pytest.importorskip("onnxruntime")

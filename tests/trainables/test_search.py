@@ -20,8 +20,8 @@ from posesweep.errors import SweepError
 from posesweep.search_spaces.schema import EarlyTerminate, Metric
 from posesweep.search_spaces.schema import Search as SearchBlock
 from posesweep.search_spaces.space import DataSpec, Parameter, Sweep
-from posesweep.trainables.proposals import as_sampled
-from posesweep.trainables.search import Proposal, Search, longest_training, rule_of
+from posesweep.trainables.proposals import as_sampled, in_sight
+from posesweep.trainables.search import Proposal, Search, longest_training, rule_of, summary_of
 
 SPACE = {
     "lr0": Parameter(kind="float", low=1e-5, high=1e-1, log=True),
@@ -496,3 +496,92 @@ def test_a_report_is_quick_in_a_long_search(tmp_path: Path) -> None:
     for epoch in range(1, 31):
         assert search.report(200, epoch, 0.9) is None
     assert (time.process_time() - begin) / 30 < 0.03
+
+
+def test_what_is_kept_at_hand_is_what_the_journal_says(tmp_path: Path) -> None:
+    """Counts, order, history and failures of a running search against those of one that has just been opened."""
+    sweep = sweep_of(metric=Metric(name="val/NME"))
+    driver = Driver(sweep, tmp_path, {})
+    driver.run()
+    driver.search.extend(3)
+    for reason in ("one reason", "another reason"):
+        failing = driver.search.next_trial()
+        assert failing is not None
+        driver.search.fail(failing.number, reason)
+    here, opened = driver.search, Search.open(sweep, tmp_path)
+    for search in (here, opened):
+        assert search.failures() == {20: "one reason", 21: "another reason"}
+        assert search.left == 1
+    assert here.history() == opened.history()
+    assert here.counts() == opened.counts()
+    assert here.ended() == opened.ended() == list(range(22))
+    assert here.best(30) == opened.best(30)
+    by_hand = sorted(
+        (t for t in opened._trials() if "best" in t.user_attrs),
+        key=lambda t: (t.state != TrialState.COMPLETE, t.user_attrs["best"], t.number),
+    )
+    assert here.best(30) == [t.number for t in by_hand]
+
+
+def test_a_sweep_is_hopeless_when_its_trials_fail_alike_or_too_often(tmp_path: Path) -> None:
+    def failing(folder: Path, reasons: list[str]) -> Search:
+        search = Search.open(sweep_of(), folder)
+        for reason in reasons:
+            proposal = search.next_trial()
+            assert proposal is not None
+            search.fail(proposal.number, reason)
+        return search
+
+    alike = failing(tmp_path / "alike", [f"batch: {batch} does not fit" for batch in (64, 96, 128)])
+    assert alike.hopeless
+    assert summary_of(alike.failures()) == "  3 trials: batch: 64 does not fit"
+    different = [f"batch: {n} does not fit" if n % 2 else "its process died" for n in range(10)]
+    assert not failing(tmp_path / "few", different[:9]).hopeless
+    many = failing(tmp_path / "many", different)
+    assert many.hopeless
+    assert summary_of(many.failures()) == "  5 trials: its process died\n  5 trials: batch: 1 does not fit"
+
+
+def test_beyond_300_trials_the_sampler_sees_the_best_and_the_latest() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.permutation(1000).tolist()
+
+    def trial(number: int) -> optuna.trial.FrozenTrial:
+        made = optuna.trial.create_trial(value=float(values[number]))
+        made.number = number
+        return made
+
+    trials = [trial(number) for number in range(1000)]
+    assert in_sight(sweep_of(), trials[:300]) == trials[:300]
+    seen = [t.number for t in in_sight(sweep_of(), trials)]
+    best = set(np.argsort(values)[-100:].tolist())
+    assert len(seen) == 300
+    assert seen == sorted(seen)
+    assert best <= set(seen)
+    assert set(seen) - best == set([n for n in range(1000) if n not in best][-200:])
+
+
+def test_setting_the_clock_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's clock jumps by days, back and forth, while a search runs and is opened again."""
+    sweep = sweep_of()
+    Driver(sweep, tmp_path / "whole", {}).run()
+    from datetime import datetime, timedelta
+
+    class Jumping(datetime):
+        jumps = 0
+
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            cls.jumps += 1
+            return datetime.fromtimestamp(0, tz) + timedelta(days=(cls.jumps * 7919) % 20000)
+
+    monkeypatch.setattr("optuna.storages.journal._storage.datetime", Jumping)
+    monkeypatch.setattr(time, "time", lambda: float(Jumping.now().toordinal()))
+    disk: dict[int, list[tuple[int, float]]] = {}
+    for events in (30, 40, None):
+        try:
+            Driver(sweep, tmp_path / "jumping", disk).run(events)
+        except KilledError:
+            continue
+    assert Jumping.jumps > 20
+    assert record(tmp_path / "jumping") == record(tmp_path / "whole")

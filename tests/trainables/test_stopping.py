@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
-from posesweep.trainables.stopping import Early, bracket_of, rungs, should_stop
+from posesweep.trainables.stopping import Early, Shown, bracket_of, rungs, should_stop
 
 ASHA = Early("asha", max_epochs=30, min_epochs=1, eta=3)
 MEDIAN = Early("median", max_epochs=30, min_epochs=2, startup_trials=3)
@@ -195,3 +195,27 @@ def test_rungs_are_those_of_ray(eta: float, min_epochs: int, max_epochs: int) ->
     of_ray = sorted(milestone for milestone, _ in scheduler._brackets[0]._rungs)
     assert rungs(rule) == pytest.approx([m for m in of_ray if m < max_epochs])
     assert all(math.isfinite(m) for m in rungs(rule))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    kind=st.sampled_from(["asha", "hyperband", "median", "none"]),
+    eta=st.sampled_from([2, 3]),
+    every=st.sampled_from([1, 2]),
+)
+def test_a_kept_history_decides_as_a_plain_one(seed: int, kind: str, eta: int, every: int) -> None:
+    """Reports in any order and told again; trials that are dropped on the way; validated every epoch or every other."""
+    rule = Early(kind, 20, 1, eta, startup_trials=2)
+    rng, shown, plain = np.random.default_rng(seed), Shown(rule), {}
+    for _ in range(100):
+        number, epoch = int(rng.integers(12)), int(rng.integers(1, 20)) // every * every or every
+        value = float(rng.integers(20)) / 20
+        assert should_stop(rule, shown, number, epoch, value) == should_stop(rule, plain, number, epoch, value)
+        if rng.random() < 0.1:
+            plain.pop(number, None)
+            shown.drop(number)
+        else:
+            plain[number] = {**plain.get(number, {}), epoch: value}
+            shown.put(number, plain[number])
+        assert shown == plain

@@ -1,0 +1,61 @@
+"""`posesweep report` on folders that something is missing from: it says so, and shows what there is."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from posesweep.cli import main
+from posesweep.files import trial_folder
+from tests.analysis.fake_sweep import TRIALS, write_fake_sweep
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Two trials, trial 1 the winner, as this version writes them."""
+    folder = write_fake_sweep(tmp_path / "ponies", (TRIALS[0], TRIALS[7]), objects=8)
+    for number in range(2):
+        _change(trial_folder(folder, number) / "status.json", workers=1, threads=1)
+        config = trial_folder(folder, number) / "config.yaml"
+        data = {"train": "data/train.json", "val": "data/val.json"}
+        config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"data": data}))
+    return folder
+
+
+def _change(path: Path, without: tuple[str, ...] = (), **fields: object) -> None:
+    stored = json.loads(path.read_text()) | fields
+    path.write_text(json.dumps({key: value for key, value in stored.items() if key not in without}))
+
+
+def _said(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["report", str(folder)]) == 0
+    assert (folder / "report.html").is_file()
+    assert (folder / "results.csv").is_file()
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_a_whole_folder_gets_its_best_yaml(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"winner: trial 1; {sweep / 'best.yaml'} trains it again" in _said(sweep, capsys)
+    assert "# The best of sweep 'ponies': trial 1" in (sweep / "best.yaml").read_text()
+
+
+def test_without_its_config_the_winner_cannot_be_handed_over(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = trial_folder(sweep, 1) / "config.yaml"
+    config.unlink()
+    assert f"winner: trial 1; no best.yaml: {config} is missing" in _said(sweep, capsys)
+
+
+@pytest.mark.parametrize("left", [None, '{"hash": "12'])
+def test_without_the_split(sweep: Path, capsys: pytest.CaptureFixture[str], left: str | None) -> None:
+    (sweep / "split.json").unlink()
+    if left:
+        (sweep / "split.json").write_text(left)
+    assert "no best.yaml: split.json is missing, or only partly copied" in _said(sweep, capsys)
+
+
+def test_a_folder_of_an_older_version(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = trial_folder(sweep, 1) / "status.json"
+    _change(status, without=("workers", "threads", "versions", "cost", "role", "parameters", "attempt"))
+    assert f"no best.yaml: {status} does not say workers, threads, versions" in _said(sweep, capsys)
+    assert not (sweep / "best.yaml").exists()
