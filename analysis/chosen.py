@@ -10,7 +10,7 @@ from posesweep.analysis.ranked import Standings
 from posesweep.analysis.ranking import Interval
 from posesweep.analysis.results import SweepResults
 from posesweep.errors import SweepError
-from posesweep.files import read_json, trial_folder
+from posesweep.files import read_json, read_record, trial_folder
 
 ENDED = ("finished", "diverged", "failed")
 
@@ -70,8 +70,7 @@ def _longer(results: SweepResults, picked: Chosen) -> Chosen | None:
 
 def unconfirmed(results: SweepResults) -> int:
     """How many trainings of the confirmation have not ended; 0 where there is none."""
-    file = results.folder / "confirm.json"
-    runs = read_json(file)["runs"] if file.is_file() else []
+    runs = (read_record(results.folder / "confirm.json") or {}).get("runs") or []
     return sum(_status(results.folder / run["folder"]).get("state") not in ENDED for run in runs)
 
 
@@ -95,5 +94,4 @@ def _best_of(folder: Path) -> float | None:
 
 
 def _status(folder: Path) -> dict[str, Any]:
-    file = folder / "status.json"
-    return read_json(file) if file.is_file() else {}
+    return read_record(folder / "status.json") or {}

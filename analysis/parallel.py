@@ -72,7 +72,7 @@ def _axis(name: str, values: pd.Series, stated: Mapping[str, Any]) -> Axis:
         heights, at = (np.log(np.asarray(some) / low) / np.log(high / low) for some in (scale.places, ticks))
     else:
         whole = bool(np.all(scale.places[np.isfinite(scale.places)] % 1 == 0))
-        ticks = MaxNLocator(TICKS, integer=whole, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        ticks = np.asarray(MaxNLocator(TICKS, integer=whole, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
         ticks = ticks[(ticks >= low) & (ticks <= high)]
         heights, at = ((np.asarray(some) - low) / (high - low) for some in (scale.places, ticks))
     return Axis(name, heights, tuple((float(y), f"{tick:.6g}") for y, tick in zip(at, ticks, strict=True)))

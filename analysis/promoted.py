@@ -9,7 +9,9 @@ from posesweep.analysis.ranked import AP, groups_of
 from posesweep.analysis.ranking import Bootstrap, Interval, Ranked, TrialEvidence, rank
 from posesweep.analysis.results import SweepResults
 from posesweep.errors import SweepError
-from posesweep.files import read_json
+from posesweep.files import read_record
+
+NEEDED = {"runs", "candidates", "baseline", "epochs"}  # of promote-*.json; one half copied is passed over
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,9 @@ class Promotion:
 
 def promotions(results: SweepResults) -> list[Promotion]:
     """Every promotion of a sweep, the shortest trainings first."""
-    records = [read_json(file) for file in results.folder.glob("promote-*.json")]
-    return [_promotion(results, record) for record in sorted(records, key=lambda record: record["epochs"])]
+    records = [read_record(file) for file in results.folder.glob("promote-*.json")]
+    whole = [record for record in records if record is not None and set(record) >= NEEDED]
+    return [_promotion(results, record) for record in sorted(whole, key=lambda record: record["epochs"])]
 
 
 def _promotion(results: SweepResults, record: Mapping[str, Any]) -> Promotion:
@@ -88,5 +91,4 @@ def _places(
 
 
 def _status(folder: Path) -> dict[str, Any]:
-    file = folder / "status.json"
-    return read_json(file) if file.is_file() else {}
+    return read_record(folder / "status.json") or {}

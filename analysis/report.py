@@ -12,7 +12,7 @@ from posesweep.analysis.markdown import markdown
 from posesweep.analysis.page import Page, Section, Tile, write_page
 from posesweep.analysis.ranked import Standing
 from posesweep.analysis.results import read_sweep_folder, write_results_parquet
-from posesweep.analysis.sections.confirmation import confirmation_section
+from posesweep.analysis.sections.confirmation import confirmation_section, promotion_section
 from posesweep.analysis.sections.course import cost_section, data_section, settings_section
 from posesweep.analysis.sections.keypoints import keypoints_section, pictures_section
 from posesweep.analysis.sections.labels import datacurve_section, label_errors_section
@@ -29,6 +29,7 @@ ABOUT = ("The winner", "Over the baseline", "How sure")
 SECTIONS: tuple[MakeSection, ...] = (  # in the order in which a reader wants them
     ranking_section,
     confirmation_section,
+    promotion_section,
     tested_section,
     importance_section,
     parameters_section,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from posesweep.files import read_json
+from posesweep.files import read_record
 
 FILE = "test.json"
 
@@ -15,7 +15,9 @@ def lines_of_test(folder: Path, winner: int | None) -> list[str]:
     """
     if not (folder / FILE).is_file():
         return []
-    record = read_json(folder / FILE)
+    record = read_record(folder / FILE)
+    if record is None or not record.get("trials"):
+        return [f"note: {FILE} cannot be read; it may be only partly copied"]
     tested = record["trials"][0]["trial"]
     lines = [*map(_line, record["trials"]), *(f"note: test: {note}" for note in record["notes"])]
     if winner is not None and winner != tested:

@@ -2,8 +2,11 @@
 
 from functools import partial
 
+import pandas as pd
+
 from posesweep.analysis.confirmed import Candidate, Confirmed
 from posesweep.analysis.page import Block, Cell, Chip, Column, Csv, Row, Section, Table, Words, figure
+from posesweep.analysis.promoted import Promoted, Promotion, promotions
 from posesweep.analysis.results import SweepResults
 from posesweep.analysis.rungs import RungCorrelation
 from posesweep.analysis.shrinkage import confirmed_frame, draw_confirmed
@@ -82,6 +85,50 @@ def _cells(place: int, row: Candidate) -> tuple[Cell, ...]:
         Cell("" if row.p_best is None else percent(row.p_best)),
         Cell("" if row.parameters is None else f"{row.parameters / 1e6:.2f} M"),
     )
+
+
+def promotion_section(story: Story) -> Section | None:
+    """The trials of `--promote`, trained longer, beside the baseline trained as long."""
+    found = promotions(story.results)
+    if not found:
+        return None
+    blocks: list[Block] = []
+    for promotion in found:
+        if promotion.rows:
+            blocks.append(_promoted(promotion, story))
+        notes = list(promotion.notes)
+        if promotion.left:
+            trainings = "1 training has" if promotion.left == 1 else f"{promotion.left} trainings have"
+            notes.append(f"{trainings} not ended yet.")
+        if notes:
+            blocks.append(Words(tuple(notes), "" if promotion.rows else f"{promotion.epochs} epochs", points=True))
+    return Section("promoted", "Trained longer", tuple(blocks))
+
+
+def _promoted(promotion: Promotion, story: Story) -> Table:
+    titles = (story.results.metric.removeprefix("val/"), "in the search", "over the baseline trained as long")
+    columns = (Column("trial", "name"), *(Column(title, "num") for title in titles))
+    before = {row.trial: row.value for row in story.table.rows}
+    rows = [Row(_promoted_cells(row, before.get(row.trial), first=i == 0)) for i, row in enumerate(promotion.rows)]
+    frame = pd.DataFrame(
+        [(row.trial, row.role, row.seed, row.epochs, row.value, before.get(row.trial)) for row in promotion.rows],
+        columns=["trial", "role", "seed", "epochs", "value", "in_search"],
+    )
+    csv = Csv(f"promoted_{promotion.epochs}", frame)
+    return Table(columns, tuple(rows), csv, title=f"{promotion.epochs} epochs")
+
+
+def _promoted_cells(row: Promoted, before: float | None, first: bool) -> tuple[Cell, ...]:
+    chips = [Chip("tied", "tie")] if row.tied and not first else []
+    if row.role == "baseline":
+        chips.append(Chip("baseline", "base"))
+    score = Cell(number(row.value), strong=True)
+    if row.ap is not None:
+        score = Cell(number(row.ap.value), soft=span(row.ap), strong=True)
+    gain = Cell()
+    if row.gain is not None and row.role != "baseline":
+        gain = Cell(signed(row.gain.value), soft=span(row.gain, sign=True))
+    return Cell(str(row.trial), chips=tuple(chips)), score, Cell(number(before)), gain
 
 
 def _sentences(found: Confirmed) -> list[Block]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
@@ -97,7 +98,13 @@ def standings_table(rows: Sequence[Standing], results: SweepResults) -> pd.DataF
     """Rows of the ranking as numbers."""
     records = []
     for row in rows:
-        record = {"rank": row.rank, "trial": row.trial, "role": row.role, "state": row.state, "reason": row.reason}
+        record: dict[str, Any] = {
+            "rank": row.rank,
+            "trial": row.trial,
+            "role": row.role,
+            "state": row.state,
+            "reason": row.reason,
+        }
         record |= {"value": row.value, "epochs": row.epochs, "p_best": row.p_best, "tied": row.tied}
         for name, interval in (("AP", row.ap), ("gain", row.gain)):
             parts = (interval.value, interval.low, interval.high) if interval is not None else (None, None, None)

@@ -1,8 +1,6 @@
 """The untouched test split, where the sweep has one: read once, at the very end."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,9 +8,9 @@ import pandas as pd
 from posesweep.analysis.page import Block, Cell, Chip, Column, Csv, Row, Section, Table, Words
 from posesweep.analysis.ranking import Interval
 from posesweep.analysis.story import Story
+from posesweep.analysis.tested import FILE
 from posesweep.analysis.wording import number, setting_text, signed, span
-
-FILE = "test.json"
+from posesweep.files import read_record
 
 
 def tested_section(story: Story) -> Section | None:
@@ -20,7 +18,7 @@ def tested_section(story: Story) -> Section | None:
     file = story.results.folder / FILE
     if not file.is_file():
         return None
-    record = _read(file)
+    record = read_record(file)
     rows = record.get("trials") if record is not None else None
     if record is None or not isinstance(rows, list) or not rows:
         return _section((Words((f"{FILE} cannot be read; it may be only partly copied.",)),))
@@ -39,14 +37,6 @@ def tested_section(story: Story) -> Section | None:
 
 def _section(blocks: tuple[Block, ...], lead: str = "") -> Section:
     return Section("test", "On the test split", blocks, lead, short="Test")
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _table(rows: list[dict[str, Any]], story: Story) -> Table:

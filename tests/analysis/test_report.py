@@ -292,7 +292,14 @@ def test_a_running_sweep_says_that_its_figures_may_change(tmp_path: Path) -> Non
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"', '{"trials": 3}', '{"trials": [], "used": 1}'])
 def test_files_with_anything_in_them_do_not_stop_the_report(tmp_path: Path, text: str) -> None:
     folder = _small(tmp_path)
-    for name in ("confirm.json", "test.json", "split.json", "datacurve/datacurve.json", "trials/0002/latency.json"):
+    for name in (
+        "confirm.json",
+        "promote-30.json",
+        "test.json",
+        "split.json",
+        "datacurve/datacurve.json",
+        "trials/0002/latency.json",
+    ):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     for name in ("status.json", "metrics.jsonl", "config.yaml", "evidence.npz"):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from posesweep.files import append_json_line, read_json, read_json_lines, replacing, write_json
+from posesweep.files import append_json_line, read_json, read_json_lines, read_record, replacing, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
@@ -43,3 +43,15 @@ def test_a_damaged_line_in_the_middle_is_an_error(tmp_path):
     file.write_text('{"a": 1}\n{"a"\n{"a": 3}\n')
     with pytest.raises(json.JSONDecodeError):
         read_json_lines(file)
+
+
+def test_a_record_that_is_not_whole_is_none(tmp_path):
+    file = tmp_path / "record.json"
+    assert read_record(file) is None
+    for text in ("", "{", "[1]", "null"):
+        file.write_text(text)
+        assert read_record(file) is None
+    file.write_bytes(b"\xff\xfe")
+    assert read_record(file) is None
+    file.write_text('{"a": 1}')
+    assert read_record(file) == {"a": 1}

@@ -59,3 +59,12 @@ def test_a_folder_of_an_older_version(sweep: Path, capsys: pytest.CaptureFixture
     _change(status, without=("workers", "threads", "versions", "cost", "role", "parameters", "attempt"))
     assert f"no best.yaml: {status} does not say workers, threads, versions" in _said(sweep, capsys)
     assert not (sweep / "best.yaml").exists()
+
+
+def test_records_that_are_only_partly_copied(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("confirm.json", "promote-30.json", "test.json"):
+        (sweep / name).write_text('{"runs": [')
+    said = _said(sweep, capsys)
+    assert "note: confirm.json cannot be read; it may be only partly copied." in said
+    assert "note: test.json cannot be read; it may be only partly copied" in said
+    assert "winner: trial 1" in said

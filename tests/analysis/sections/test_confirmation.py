@@ -11,7 +11,7 @@ from posesweep.analysis.ranking import Interval
 from posesweep.analysis.report import report_page
 from posesweep.analysis.results import read_sweep_folder
 from posesweep.analysis.rungs import RungCorrelation
-from posesweep.analysis.sections.confirmation import confirmation_section
+from posesweep.analysis.sections.confirmation import confirmation_section, promotion_section
 from posesweep.analysis.sections.tested import tested_section
 from posesweep.analysis.shrinkage import confirmed_frame, draw_confirmed
 from posesweep.analysis.story import Story
@@ -130,6 +130,25 @@ def test_the_test_split_is_shown_with_what_validation_had_promised(story: Story)
     assert "It was read for trial 2, and is not read again: trial 1, the winner now, has no score on it." in words
     file.unlink()
     assert tested_section(story) is None
+
+
+def test_trials_trained_longer_stand_beside_the_baseline_trained_as_long(story: Story) -> None:
+    folder = story.results.folder
+    runs = [{"trial": trial, "seed": 0, "folder": f"promote-40/{trial:04d}-s0"} for trial in (1, 0, 2)]
+    for run, best in zip(runs, (0.71, 0.64, None), strict=True):
+        (folder / run["folder"]).mkdir(parents=True)
+        status = {"state": "running" if best is None else "finished", "best": best}
+        (folder / run["folder"] / "status.json").write_text(json.dumps(status))
+    candidates = [{"trial": 1, "role": "search"}, {"trial": 0, "role": "baseline"}, {"trial": 2, "role": "search"}]
+    record = {"epochs": 40, "baseline": 0, "candidates": candidates, "runs": runs}
+    (folder / "promote-40.json").write_text(json.dumps(record))
+    words = _words(promotion_section(story))
+    assert "Trained longer 40 epochs" in words
+    assert "1 0.710" in words
+    assert "0 baseline 0.640" in words
+    assert "1 training has not ended yet." in words
+    (folder / "promote-40.json").write_text('{"epochs": 40, "runs": [')
+    assert promotion_section(story) is None
 
 
 def test_it_is_written_into_the_csv(story: Story, tmp_path: Path) -> None:
