@@ -30,7 +30,6 @@ RAY_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own display; the old one is off with verbose=0
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the sweep folder is the record, not Tune's files
     "TUNE_GLOBAL_CHECKPOINT_S": str(10**6),
-    "TUNE_MAX_PENDING_TRIALS_PG": str(10**6),  # `Limited` says how many; Tune would start one process after another
     "RAY_preload_python_modules": "torch,pandas,ray.tune",  # workers import them while the data are prepared
 }
 TRAIN_SETTINGS = {  # read where a trial runs
@@ -299,6 +298,11 @@ def _join(init: Callable[[], Any], address: str) -> None:
     try:
         init()
     except (AuthenticationError, ConnectionError) as error:  # the latter where there is a token, but another
+        if "any running Ray" in str(error):
+            raise SweepError(
+                f"RAY_ADDRESS is {address}, and no Ray runs on this machine; start the cluster with `ray up "
+                "cluster.yaml`, or take RAY_ADDRESS out to run on this machine alone"
+            ) from error
         raise SweepError(
             f"the cluster at {address} does not let this machine in: {str(error).splitlines()[0].rstrip('.')}; copy "
             "the head's ~/.ray/auth_token to this machine's, which `ray up cluster.yaml` does"

@@ -166,6 +166,10 @@ def test_a_refused_token_and_a_version_mismatch_are_sentences():
 
     with pytest.raises(SweepError, match=r"the cluster at a:1 does not let this machine in: .*; copy the head's"):
         cluster._join(raising(AuthenticationError("Token is missing")), "a:1")
+    with pytest.raises(SweepError, match=r"the cluster at a:1 does not let this machine in: Failed to connect"):
+        cluster._join(raising(ConnectionError("Failed to connect to Ray cluster at a:1")), "a:1")
+    with pytest.raises(SweepError, match="RAY_ADDRESS is auto, and no Ray runs on this machine"):
+        cluster._join(raising(ConnectionError("Could not find any running Ray instance.")), "auto")
     with pytest.raises(SweepError, match="this Python or Ray is not the cluster's: Version mismatch: Ray: 1"):
         cluster._join(raising(RuntimeError("Version mismatch: Ray: 1\n")), "a:1")
     with pytest.raises(RuntimeError, match="something else"):
