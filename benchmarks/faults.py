@@ -192,6 +192,11 @@ class Bench:
             kill(pid)
 
 
+def obey_ctrl_c() -> None:
+    """Started in the background by a shell, this process ignores SIGINT, and so would the drivers it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def marked(mark: str) -> list[int]:
     """The living processes with the mark in their environment."""
     found = []
@@ -621,6 +626,7 @@ def main() -> None:
     parser.add_argument("faults", nargs="*", choices=[*FAULTS, []], default=[])
     parser.add_argument("--out", type=Path, help="also write the table here")
     asked = parser.parse_args()
+    obey_ctrl_c()
     lines = [HEAD]
     print(HEAD, flush=True)
     whole: dict[tuple[str, ...], dict[int, Any]] = {}
