@@ -135,6 +135,7 @@ class Bench:
 
     def start(self) -> None:
         """Give the command."""
+        obey_ctrl_c()
         env = {**os.environ, "PYTHONPATH": str(ROOT), MARK: self.mark, "OMP_NUM_THREADS": "1", **self.environment}
         with (self.folder / "out.txt").open("ab") as out:
             command = [sys.executable, str(self.folder / "driver.py"), "small.yaml", *self.settings]
@@ -626,7 +627,6 @@ def main() -> None:
     parser.add_argument("faults", nargs="*", choices=[*FAULTS, []], default=[])
     parser.add_argument("--out", type=Path, help="also write the table here")
     asked = parser.parse_args()
-    obey_ctrl_c()
     lines = [HEAD]
     print(HEAD, flush=True)
     whole: dict[tuple[str, ...], dict[int, Any]] = {}
