@@ -135,6 +135,7 @@ class Bench:
 
     def start(self) -> None:
         """Give the command."""
+        obey_ctrl_c()
         env = {**os.environ, "PYTHONPATH": str(ROOT), MARK: self.mark, "OMP_NUM_THREADS": "1", **self.environment}
         with (self.folder / "out.txt").open("ab") as out:
             command = [sys.executable, str(self.folder / "driver.py"), "small.yaml", *self.settings]
@@ -190,6 +191,11 @@ class Bench:
         """End what is left of this bench."""
         for pid in self.processes():
             kill(pid)
+
+
+def obey_ctrl_c() -> None:
+    """Started in the background by a shell, this process ignores SIGINT, and so would the drivers it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def marked(mark: str) -> list[int]:

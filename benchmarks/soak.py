@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from posesweep.benchmarks.faults import MARK, ROOT, command_of, kill, marked
+from posesweep.benchmarks.faults import MARK, ROOT, command_of, kill, marked, obey_ctrl_c
 
 EPOCHS = 3
 GRACE_MINUTES = 20  # for what is left when the kills are over
@@ -237,6 +237,7 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.drive is not None:
         return drive(asked.drive)
+    obey_ctrl_c()
     with tempfile.TemporaryDirectory(prefix="soak", ignore_cleanup_errors=True) as name:
         soak = Soak(Path(name), asked.minutes, asked.trials, asked.seed)
         start = time.monotonic()
