@@ -37,6 +37,7 @@ SURROUNDINGS = 1.5  # times the box: where a wrong label may lie
 INDEPENDENT = 4  # keypoints of a swap that count
 MOST_FITTED = 500  # poses behind the odds of swaps: the fit costs their number to the third power
 LEAST_UNLABELLED = 10  # fewer say nothing about what is rightly left out
+SUSPECT = -3.0  # log odds from which on a keypoint counts as one that seems shifted
 BORDER = 0.1  # of the longer side: further inside, the border no longer matters
 APART = 0.15  # of the longer side: labels of a pair that are nearer change places without harm
 RIDGE = 0.3  # of the logistic regression
@@ -104,7 +105,7 @@ def label_odds(labels: Labels, consensus: Consensus, skeleton: Skeleton, margins
     looks_labelled = _looks_labelled(labels, consensus, margins)
     few = int((~labelled).sum()) < LEAST_UNLABELLED
     return Odds(
-        shifted=np.where(labelled, PRIOR - np.log(area)[:, None] - here, -np.inf),
+        shifted=_alone(np.where(labelled, PRIOR - np.log(area)[:, None] - here, -np.inf)),
         missing=np.where(labelled, -np.inf, PRIOR + looks_labelled),
         present=np.where(labelled & (not few), PRIOR - looks_labelled, -np.inf),
         swapped=PRIOR + np.stack(swapped, axis=1) if units else np.zeros((len(labelled), 0)),
@@ -112,6 +113,13 @@ def label_odds(labels: Labels, consensus: Consensus, skeleton: Skeleton, margins
         better=better,
         confused=confused,
     )
+
+
+def _alone(odds: Float[np.ndarray, "n K"]) -> Float[np.ndarray, "n K"]:
+    """Divided by one more than the number of the object's other suspects: where many keypoints of one object seem
+    shifted, the trials have rather looked at another animal."""
+    suspect = odds > SUSPECT
+    return odds - np.log1p(suspect.sum(axis=1, keepdims=True) - suspect)
 
 
 def _of_unit(unit: Unit, better: Float[np.ndarray, "n K"]) -> Float[np.ndarray, "n"]:

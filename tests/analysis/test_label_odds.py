@@ -9,6 +9,7 @@ from posesweep.analysis.label_odds import (
     Consensus,
     Labels,
     _about,
+    _alone,
     _confused,
     _logistic_fit,
     _looks_labelled,
@@ -97,3 +98,9 @@ def test_what_trials_are_sure_of_looks_labelled():
     points = np.zeros((200, 2, 2))
     odds = _looks_labelled(labels_of(points, visibility), consensus_at(points, confidence), np.full((200, 2), np.nan))
     assert odds[visibility > 0].min() > 0 > odds[visibility == 0].max()
+
+
+def test_several_suspects_in_one_object_take_from_each_other():
+    odds = _alone(np.array([[1.0, 0.0, -2.0, -9.0], [1.0, -9.0, -9.0, -np.inf]]))
+    assert odds[0] == pytest.approx([1 - np.log(3), -np.log(3), -2 - np.log(3), -9 - np.log(4)])
+    assert odds[1, 0] == 1
