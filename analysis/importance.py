@@ -192,7 +192,7 @@ class _Fit:
         start = np.maximum(self.strength, 0.02)  # what has shrunk to nothing would stay there
         return _solve(self.blocks, self.y, weights * len(weights) / weights.sum(), start, STEPS_AGAIN)
 
-    def shares(self) -> Float[np.ndarray, "p+1"]:
+    def shares(self) -> Float[np.ndarray, "shares"]:
         """Of each parameter, and of the rest."""
         parts = _parts(self.blocks, self.coefficients)
         variance = [b @ block.spread @ b for block, b in zip(self.blocks, parts, strict=True)]

@@ -35,7 +35,7 @@ def rung_correlations(results: SweepResults) -> tuple[RungCorrelation, ...]:
     epochs = rung_epochs(results.sweep, results.full_epochs)
     finished = results.trials[results.trials["state"] == "finished"].set_index("trial")["value"].astype(float)
     found = []
-    for epoch, until in zip(epochs, [*epochs[1:], np.inf], strict=True):
+    for epoch, until in zip(epochs, [*epochs, np.inf][1:], strict=True):
         pairs = pd.DataFrame({"rung": values_at(results, epoch, until), "final": finished}).dropna()
         found.append(RungCorrelation(epoch, len(pairs), spearman(pairs["rung"].to_numpy(), pairs["final"].to_numpy())))
     return tuple(found)
@@ -53,8 +53,7 @@ def spearman(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"]) -> Interval |
     Bonett and Wright (Psychometrika 65, 2000). None where it is not defined or n < FEWEST."""
     if len(x) < FEWEST or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    ranks = [pd.Series(values).rank().to_numpy() for values in (x, y)]
-    r = float(np.clip(np.corrcoef(*ranks)[0, 1], -1, 1))
+    r = min(1.0, max(-1.0, float(pd.Series(x).rank().corr(pd.Series(y).rank()))))
     if abs(r) > 1 - 1e-12:
         return Interval(r, *((-1.0, -1.0) if r < 0 else (1.0, 1.0)))
     half = Z * np.sqrt((1 + r**2 / 2) / (len(x) - 3))

@@ -87,13 +87,13 @@ def test_the_chance_of_more_trials() -> None:
 def test_the_chance_is_that_of_random_search() -> None:
     rng = np.random.default_rng(0)
     guessed, happened = [], []
-    for _ in range(300):
+    for _ in range(150):
         values = rng.random(30)
         chance = expected_of_more(results_of(values[:20].tolist()), 10)
         assert chance is not None
         guessed.append(chance)
         happened.append(values[20:].max() > values[:20].max())
-    assert np.mean(guessed) == pytest.approx(np.mean(happened), abs=0.08)
+    assert np.mean(guessed) == pytest.approx(np.mean(happened), abs=0.1)
 
 
 def test_unconfirmed_winners_are_to_be_confirmed() -> None:

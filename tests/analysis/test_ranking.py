@@ -93,6 +93,38 @@ def test_critical_value_of_two_trials_is_the_quantile_of_their_difference() -> N
     assert tied.tolist() == [True, False]
 
 
+def test_few_images_widen_the_samples() -> None:
+    samples = np.random.default_rng(0).normal(0.5, 0.02, (2, 400))
+    wider = Bootstrap().widened(samples, images=5)
+    # 4 degrees of freedom: sqrt(5 / 4), and (1.96^2 + 1) / 16 more for Student's quantile
+    assert wider.std(axis=1) / samples.std(axis=1) == pytest.approx(np.sqrt(5 / 4) * (1 + 4.8415 / 16), rel=1e-4)
+    assert wider.mean(axis=1) == pytest.approx(samples.mean(axis=1))
+    grouped = Bootstrap(np.arange(60) % 5).widened(samples, images=60)
+    assert np.array_equal(grouped, wider)
+
+
+def test_the_interval_of_an_ap_is_made_on_the_log_odds() -> None:
+    samples = np.random.default_rng(0).normal(0.8, 0.05, (1, 20_000))
+    (found,) = ranking.of_each(np.array([0.8]), samples, ranking.Luck.none(samples))
+    half = 1.96 * 0.05 / (0.8 * 0.2)
+    expected = 1 / (1 + np.exp(-(np.log(4) + half * np.array([-1, 1]))))
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.002)
+    assert found.value - found.low > found.high - found.value
+
+
+def test_an_ap_without_spread_is_its_own_interval() -> None:
+    samples = np.array([[0.0] * 9, [1.0] * 9, [0.4] * 9])
+    found = ranking.of_each(np.array([0.0, 1.0, 0.4]), samples, ranking.Luck.none(samples))
+    assert found == [Interval(0, 0, 0), Interval(1, 1, 1), Interval(0.4, 0.4, 0.4)]
+
+
+def test_intervals_of_many_hold_for_all_at_once() -> None:
+    samples = np.random.default_rng(0).normal(0.5, 0.02, (40, 1000))
+    wide = ranking.of_each(np.full(40, 0.5), samples, ranking.Luck.none(samples))[0]
+    narrow = ranking.of_each(np.full(1, 0.5), samples[:1], ranking.Luck.none(samples[:1]))[0]
+    assert (wide.high - wide.low) / (narrow.high - narrow.low) == pytest.approx(3.2 / 1.96, rel=0.08)
+
+
 def test_order_point_values_and_baseline() -> None:
     trials = sweep_of(60, [1.0, 2.5, 1.6], seed=0)
     result = rank(trials, baseline=0)

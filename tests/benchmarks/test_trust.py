@@ -7,6 +7,12 @@ from posesweep.analysis.keypoint_ap import Detections, Truth, keypoint_ap, match
 from posesweep.benchmarks import trust
 
 
+@pytest.fixture(autouse=True)
+def small_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trust, "MANY", 20_000)
+    trust._ap_table.cache_clear()
+
+
 def test_its_matches_are_those_of_real_predictions() -> None:
     rng = np.random.default_rng(0)
     images = 40
