@@ -1,7 +1,7 @@
 """Can the answers be trusted? Simulated sweeps whose truth is known, judged by the code that judges real ones.
 
     OMP_NUM_THREADS=1 python -m posesweep.benchmarks.trust --quick            # 60 sweeps: a minute or two
-    OMP_NUM_THREADS=1 python -m posesweep.benchmarks.trust                    # 1,000, on two free cores a quarter hour
+    OMP_NUM_THREADS=1 python -m posesweep.benchmarks.trust                    # 1,000
     OMP_NUM_THREADS=1 python -m posesweep.benchmarks.trust --minutes 10       # as many as fit
 
 No network is trained. A config has a skill, a known function of its parameters; a run of it has that skill and the luck
