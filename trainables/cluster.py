@@ -6,6 +6,7 @@ loopback only and ends with the sweep. A Ray that somebody else runs on this mac
 RAY_ADDRESS=local is this machine alone, whatever stands in the file.
 """
 
+import json
 import logging
 import os
 import socket
@@ -20,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from posesweep.errors import SweepError
 from posesweep.search_spaces.space import Sweep
 
+BOOTSTRAP_FILE = Path("~/ray_bootstrap_config.yaml")  # on the head: the cluster file as `ray up` resolved it
 ADDRESS_FILE = Path(__file__).resolve().parents[1] / ".ray_address"
 RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -186,18 +189,43 @@ def nodes() -> list[Node]:
 
 
 def expected_nodes(alive: Sequence[Node]) -> list[Node]:
-    """Nodes that the cluster's autoscaler would start beside those that are `alive` when there is work for them."""
+    """Nodes that the cluster's autoscaler would start beside those that are `alive` when there is work for them.
+
+    Ray does not say, so they are read where they are written: in $POSESWEEP_EXPECTS, as JSON like
+    [{"count": 8, "cpus": 8, "gpus": 1}] (KubeRay), or on the head in the file that `ray up` left there. SweepError for
+    text that is not that.
+    """
     if cluster_address() is None:
         return []
-    import ray
-
-    config = ray._private.state.state.get_cluster_config()
-    allowed: Counter[Node] = Counter()
-    for group in config.node_group_configs if config is not None else ():
-        resources = dict(group.resources)
-        if resources.get("CPU"):  # the machines of a cluster that only has what it has say nothing
-            allowed[Node(resources["CPU"], resources.get("GPU", 0))] += max(group.max_count, 0)
+    given, file = os.environ.get("POSESWEEP_EXPECTS"), BOOTSTRAP_FILE.expanduser()
+    if given is not None:
+        allowed = _groups_from(given)
+    elif file.is_file():
+        allowed = node_types_of(yaml.safe_load(file.read_text(encoding="utf-8")))
+    else:
+        allowed = Counter()
     return list((allowed - Counter(alive)).elements())
+
+
+def _groups_from(text: str) -> Counter[Node]:
+    try:
+        return Counter({Node(group["cpus"], group.get("gpus", 0)): group["count"] for group in json.loads(text)})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SweepError(
+            f"POSESWEEP_EXPECTS: {text!r} must be JSON like "
+            '[{"count": 8, "cpus": 8, "gpus": 1}], the nodes that the autoscaler may start'
+        ) from error
+
+
+def node_types_of(config: dict[str, Any]) -> Counter[Node]:
+    """The worker nodes that a cluster file lets the autoscaler start; none where it does not say what they have."""
+    found: Counter[Node] = Counter()
+    for name, node_type in config.get("available_node_types", {}).items():
+        resources = node_type.get("resources", {})
+        if name != config.get("head_node_type") and resources.get("CPU"):
+            most = node_type.get("max_workers", config.get("max_workers", 0))
+            found[Node(resources["CPU"], resources.get("GPU", 0))] += min(most, config.get("max_workers", most))
+    return found
 
 
 def room_of(slots: Slots, left: Callable[[], int]) -> Callable[[], int]:

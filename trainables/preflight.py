@@ -21,7 +21,7 @@ import yaml
 
 from posesweep.errors import SweepError
 from posesweep.search_spaces.space import Sweep
-from posesweep.trainables.cluster import Slots, cluster_address, expected_nodes, nodes, plan_slots
+from posesweep.trainables.cluster import BOOTSTRAP_FILE, Slots, cluster_address, expected_nodes, nodes, plan_slots
 from posesweep.trainables.sharing import with_measured_share
 
 ANSWER_S = 120.0  # a node that starts its first worker process on a slow disk takes a while
@@ -81,7 +81,7 @@ def check_nodes(sweep: Sweep, folder: Path) -> None:
         raise SweepError("\n".join(["the cluster cannot run this sweep:", *(f"  {line}" for line in wrong)]))
 
 
-def machines_of_cluster_file(bootstrap: Path = Path("~/ray_bootstrap_config.yaml")) -> set[str]:
+def machines_of_cluster_file(bootstrap: Path = BOOTSTRAP_FILE) -> set[str]:
     """The addresses that `ray up` was given, on the head that it left them on; empty elsewhere and for other clusters.
 
     One that is not there is no reason to wait: it joins when it comes.

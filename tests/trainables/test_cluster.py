@@ -1,5 +1,6 @@
 """Which machines a sweep runs on, how trials share them, and what stands against it."""
 
+import json
 import os
 import shutil
 import socket
@@ -75,6 +76,23 @@ def test_nodes_that_an_autoscaler_would_start_count_for_what_is_possible(tmp_pat
     assert (slots.gpus, slots.concurrent, slots.most) == (1.0, 1, 3)
     with pytest.raises(SweepError, match=r"concurrent: 4 trials .* do not fit into 4 nodes .* at most 3"):
         plan_slots(sweep_of(tmp_path, "{concurrent: 4}"), [Node(0)], [Node(8, 1)] * 3)
+
+
+def test_what_may_come_is_read_where_it_is_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(cluster, "BOOTSTRAP_FILE", tmp_path / "bootstrap.yaml")
+    assert cluster.expected_nodes([]) == []  # this machine alone
+    cluster.ADDRESS_FILE.write_text("10.0.0.1:6379")
+    assert cluster.expected_nodes([]) == []  # a cluster that is what it is
+    types = {"head": {"resources": {"CPU": 4}}, "gpu": {"resources": {"CPU": 8, "GPU": 1}, "max_workers": 9}}
+    (tmp_path / "bootstrap.yaml").write_text(
+        json.dumps({"head_node_type": "head", "max_workers": 3, "available_node_types": types})
+    )
+    assert cluster.expected_nodes([Node(4, 0), Node(8, 1)]) == [Node(8, 1)] * 2  # one of three is there
+    monkeypatch.setenv("POSESWEEP_EXPECTS", '[{"count": 2, "cpus": 16}]')
+    assert cluster.expected_nodes([]) == [Node(16, 0)] * 2
+    monkeypatch.setenv("POSESWEEP_EXPECTS", "8 nodes")
+    with pytest.raises(SweepError, match="POSESWEEP_EXPECTS: '8 nodes' must be JSON like"):
+        cluster.expected_nodes([])
 
 
 def test_a_gpu_is_shared_as_its_memory_allows():
