@@ -108,7 +108,7 @@ def draw_parallel(numbers: Parallel, ax: Axes, winner: int | None = None, baseli
     for place, axis in enumerate(numbers.axes):
         _draw_axis(axis, place, ax)
     for trial, name, colour in ((winner, "winner", WINNER), (baseline, "baseline", BASELINE)):
-        if trial in numbers.trials:
+        if trial in numbers.trials and (name == "winner" or trial != winner):
             ax.plot([], [], color=colour, linewidth=2.6, label=f"trial {trial}, the {name}")
     ax.plot([], [], color=GREY, linewidth=1, alpha=0.6, label="stopped early")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3)

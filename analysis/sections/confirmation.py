@@ -11,7 +11,7 @@ from posesweep.analysis.results import SweepResults
 from posesweep.analysis.rungs import RungCorrelation
 from posesweep.analysis.shrinkage import confirmed_frame, draw_confirmed
 from posesweep.analysis.story import Story
-from posesweep.analysis.wording import number, percent, signed, span
+from posesweep.analysis.wording import number, percent, signed, span, trials_text
 
 
 def confirmation_section(story: Story) -> Section | None:
@@ -149,8 +149,7 @@ def rung_words(rungs: tuple[RungCorrelation, ...]) -> Words:
 
 def _rung(rung: RungCorrelation) -> str:
     if rung.spearman is None:
-        return f"Epoch {rung.epoch}: {rung.trials} trials went on to the end, too few to say."
-    return (
-        f"Epoch {rung.epoch}: rank correlation with the final score {rung.spearman.value:.2f} "
-        f"({rung.spearman.low:.2f} to {rung.spearman.high:.2f}), over {rung.trials} trials that went on to the end."
-    )
+        return f"Epoch {rung.epoch}: {trials_text(rung.trials)} went on to the end, too few to say."
+    found = f"{rung.spearman.value:.2f} ({rung.spearman.low:.2f} to {rung.spearman.high:.2f})"
+    over = f"over {trials_text(rung.trials)} that went on to the end"
+    return f"Epoch {rung.epoch}: rank correlation with the final score {found}, {over}."

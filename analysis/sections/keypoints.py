@@ -117,15 +117,16 @@ def _compared(row: Any, name: str, digits: int, good_is_up: bool = True, bar: fl
 def _map(by_trial: dict[int, PerKeypoint], winner: int, baseline: int | None) -> Figure:
     numbers = keypoint_map(by_trial)
     labels = {winner: f"{winner}\nwinner"} | ({baseline: f"{baseline}\nbaseline"} if baseline is not None else {})
+    width_in = 1.7 + 0.5 * len(numbers.trials)
     frame = pd.DataFrame(numbers.oks, columns=[f"trial_{trial}" for trial in numbers.trials])
     frame.insert(0, "keypoint", numbers.names)
     return figure(
         partial(draw_keypoint_map, numbers, labels=labels),
-        (1.7 + 0.5 * len(numbers.trials), 0.6 + 0.23 * len(numbers.names)),
+        (width_in, 0.6 + 0.23 * len(numbers.names)),
         f"mean OKS of {len(numbers.names)} keypoints in {len(numbers.trials)} trials",
         Csv("keypoint_map", frame),
         caption="OKS by keypoint, in hundredths, of the best trials.",
-        most_px=560,
+        most_px=round(110 * width_in),
     )
 
 

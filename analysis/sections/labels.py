@@ -20,7 +20,7 @@ from posesweep.analysis.page import (
 )
 from posesweep.analysis.results import SweepResults
 from posesweep.analysis.story import Story
-from posesweep.analysis.wording import number, percent, trials_text
+from posesweep.analysis.wording import number, percent
 
 MOST_CROPS = 12
 MOST_ROWS = 60  # of the table on the page; the CSV has all
@@ -37,15 +37,15 @@ def label_errors_section(story: Story) -> Section | None:
     found = label_errors(story.results, story.table)
     if not found.trials:
         return None  # no predictions: other sections say so
+    best = "best trial" if len(found.trials) == 1 else f"best {len(found.trials)} trials"
     if found.table.empty:
-        best = trials_text(len(found.trials))
-        said = f"No label of the {found.objects} validation objects looks wrong to the best {best}."
+        said = f"No label of the {found.objects} validation objects looks wrong to the {best}."
         return Section("labels", "Labels to look at", (Words((said, *found.notes)),), short="Labels")
     blocks: list[Block] = [_counts(found), _table(found), *_crops(found, story.results)]
     if found.notes:
         blocks.append(Words(found.notes))
     lead = (
-        f"Where the best {trials_text(len(found.trials))} and the label do not agree, among {found.objects} validation "
+        f"Where the {best} and the label do not agree, among {found.objects} validation "
         "objects. Candidates for a second look, not verdicts."
     )
     return Section("labels", "Labels to look at", tuple(blocks), lead, short="Labels")
@@ -105,6 +105,7 @@ def _shot(crop: LabelCrop, found: LabelErrors) -> Shot:
 def datacurve_section(story: Story) -> Section | None:
     """AP against the amount of training data, where it was tried."""
     found = datacurve(story.results)
+    best = "best trial" if len(found.trials) == 1 else f"best {len(found.trials)} trials"
     if found.table.empty:
         return None
     drawn = figure(

@@ -50,7 +50,7 @@ def curves_section(story: Story) -> Section | None:
 def _rungs(story: Story) -> list[Words]:
     """Whether the rungs foretold the end; where the winner was confirmed, it stands there."""
     found = rung_correlations(story.results) if story.confirmed is None else ()
-    return [rung_words(found)] if found else []
+    return [rung_words(found)] if any(rung.spearman is not None for rung in found) else []
 
 
 def _about_curves(numbers: LearningCurves, kept: LearningCurves) -> str:
