@@ -105,7 +105,6 @@ def _shot(crop: LabelCrop, found: LabelErrors) -> Shot:
 def datacurve_section(story: Story) -> Section | None:
     """AP against the amount of training data, where it was tried."""
     found = datacurve(story.results)
-    best = "best trial" if len(found.trials) == 1 else f"best {len(found.trials)} trials"
     if found.table.empty:
         return None
     drawn = figure(
