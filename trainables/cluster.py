@@ -288,6 +288,8 @@ def start_ray(cpus: float, gpus: float, dashboard: bool) -> None:
 
     if ray.is_initialized():
         return
+    # pages of Ray's own traceback for each trial that is tried again; a line of ours and the trial's log.txt say it
+    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address is not None:
         _join(partial(ray.init, address=address, runtime_env={"env_vars": TRAIN_SETTINGS}, **quiet), address)
