@@ -6,6 +6,7 @@ loopback only and ends with the sweep. A Ray that somebody else runs on this mac
 RAY_ADDRESS=local is this machine alone, whatever stands in the file.
 """
 
+import json
 import logging
 import os
 import socket
@@ -20,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from posesweep.errors import SweepError
 from posesweep.search_spaces.space import Sweep
 
+BOOTSTRAP_FILE = Path("~/ray_bootstrap_config.yaml")  # on the head: the cluster file as `ray up` resolved it
 ADDRESS_FILE = Path(__file__).resolve().parents[1] / ".ray_address"
 RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -187,18 +190,43 @@ def nodes() -> list[Node]:
 
 
 def expected_nodes(alive: Sequence[Node]) -> list[Node]:
-    """Nodes that the cluster's autoscaler would start beside those that are `alive` when there is work for them."""
+    """Nodes that the cluster's autoscaler would start beside those that are `alive` when there is work for them.
+
+    Ray does not say, so they are read where they are written: in $POSESWEEP_EXPECTS, as JSON like
+    [{"count": 8, "cpus": 8, "gpus": 1}] (KubeRay), or on the head in the file that `ray up` left there. SweepError for
+    text that is not that.
+    """
     if cluster_address() is None:
         return []
-    import ray
-
-    config = ray._private.state.state.get_cluster_config()
-    allowed: Counter[Node] = Counter()
-    for group in config.node_group_configs if config is not None else ():
-        resources = dict(group.resources)
-        if resources.get("CPU"):  # the machines of a cluster that only has what it has say nothing
-            allowed[Node(resources["CPU"], resources.get("GPU", 0))] += max(group.max_count, 0)
+    given, file = os.environ.get("POSESWEEP_EXPECTS"), BOOTSTRAP_FILE.expanduser()
+    if given is not None:
+        allowed = _groups_from(given)
+    elif file.is_file():
+        allowed = node_types_of(yaml.safe_load(file.read_text(encoding="utf-8")))
+    else:
+        allowed = Counter()
     return list((allowed - Counter(alive)).elements())
+
+
+def _groups_from(text: str) -> Counter[Node]:
+    try:
+        return Counter({Node(group["cpus"], group.get("gpus", 0)): group["count"] for group in json.loads(text)})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SweepError(
+            f"POSESWEEP_EXPECTS: {text!r} must be JSON like "
+            '[{"count": 8, "cpus": 8, "gpus": 1}], the nodes that the autoscaler may start'
+        ) from error
+
+
+def node_types_of(config: dict[str, Any]) -> Counter[Node]:
+    """The worker nodes that a cluster file lets the autoscaler start; none where it does not say what they have."""
+    found: Counter[Node] = Counter()
+    for name, node_type in config.get("available_node_types", {}).items():
+        resources = node_type.get("resources", {})
+        if name != config.get("head_node_type") and resources.get("CPU"):
+            most = node_type.get("max_workers", config.get("max_workers", 0))
+            found[Node(resources["CPU"], resources.get("GPU", 0))] += min(most, config.get("max_workers", most))
+    return found
 
 
 def room_of(slots: Slots, left: Callable[[], int]) -> Callable[[], int]:
@@ -261,6 +289,8 @@ def start_ray(cpus: float, gpus: float, dashboard: bool) -> None:
 
     if ray.is_initialized():
         return
+    # pages of Ray's own traceback for each trial that is tried again; a line of ours and the trial's log.txt say it
+    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address is not None:
         _join(partial(ray.init, address=address, runtime_env={"env_vars": TRAIN_SETTINGS}, **quiet), address)
@@ -298,7 +328,12 @@ def _join(init: Callable[[], Any], address: str) -> None:
 
     try:
         init()
-    except AuthenticationError as error:
+    except (AuthenticationError, ConnectionError) as error:  # the latter where there is a token, but another
+        if "any running Ray" in str(error):
+            raise SweepError(
+                f"RAY_ADDRESS is {address}, and no Ray runs on this machine; start the cluster with `ray up "
+                "cluster.yaml`, or take RAY_ADDRESS out to run on this machine alone"
+            ) from error
         raise SweepError(
             f"the cluster at {address} does not let this machine in: {str(error).splitlines()[0].rstrip('.')}; copy "
             "the head's ~/.ray/auth_token to this machine's, which `ray up cluster.yaml` does"

@@ -17,9 +17,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from posesweep.errors import SweepError
 from posesweep.search_spaces.space import Sweep
-from posesweep.trainables.cluster import Slots, cluster_address, expected_nodes, nodes, plan_slots
+from posesweep.trainables.cluster import BOOTSTRAP_FILE, Slots, cluster_address, expected_nodes, nodes, plan_slots
 from posesweep.trainables.sharing import with_measured_share
 
 ANSWER_S = 120.0  # a node that starts its first worker process on a slow disk takes a while
@@ -73,8 +75,23 @@ def check_nodes(sweep: Sweep, folder: Path) -> None:
     finally:
         for left in folder.glob(f"{file.name}*"):
             left.unlink(missing_ok=True)
+    for address in sorted(machines_of_cluster_file() - set(answers)):
+        print(f"note: {address} is in the cluster file and has not joined (yet); `posesweep hosts` says why")
     if wrong:
         raise SweepError("\n".join(["the cluster cannot run this sweep:", *(f"  {line}" for line in wrong)]))
+
+
+def machines_of_cluster_file(bootstrap: Path = BOOTSTRAP_FILE) -> set[str]:
+    """The addresses that `ray up` was given, on the head that it left them on; empty elsewhere and for other clusters.
+
+    One that is not there is no reason to wait: it joins when it comes.
+    """
+    file = bootstrap.expanduser()
+    config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    provider = config.get("provider", {})
+    if provider.get("type") != "local" or cluster_address() != f"{provider['head_ip']}:6379":
+        return set()
+    return {provider["head_ip"], *provider["worker_ips"]}
 
 
 def data_paths(sweep: Sweep) -> tuple[str, ...]:

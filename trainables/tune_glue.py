@@ -25,6 +25,7 @@ from posesweep.trainables.housekeeping import Orders
 from posesweep.trainables.search import Proposal, Search
 
 Result = dict[str, Any]
+MANY = 10**6  # trials whose processes Tune starts at once, before `Limited` says how many there may be
 
 
 class StudySearcher(Searcher):
@@ -66,7 +67,7 @@ class Limited(ConcurrencyLimiter):
     """Asks the searcher for a trial only while fewer than `room()` are under way."""
 
     def __init__(self, searcher: Searcher, room: Callable[[], int]) -> None:
-        super().__init__(searcher, max_concurrent=1)
+        super().__init__(searcher, max_concurrent=MANY)
         self.room = room
 
     def suggest(self, trial_id: str) -> Any:

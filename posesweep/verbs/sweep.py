@@ -1,4 +1,4 @@
-"""`posesweep sweep`, which is run_sweep.py, and what trains without a sweep: train, fit."""
+"""`posesweep sweep`, which is run_sweep.py, and what goes with it: train, fit, hosts."""
 
 import argparse
 from pathlib import Path
@@ -22,7 +22,7 @@ python run_sweep.py sweep.yaml --promote 3 --epochs 300   the best 3 of a sweep 
 
 
 def add(verbs: Verbs) -> None:
-    """sweep, train, fit."""
+    """sweep, train, hosts, fit."""
     sweep = add_verb(verbs, "sweep", run_sweep, "search, train and rank; the same command resumes", SWEEP)
     sweep.add_argument("file", nargs="?", help="a sweep file; without one, the demo on synthetic horses")
     add_settings(sweep)
@@ -42,6 +42,15 @@ def add(verbs: Verbs) -> None:
     train.add_argument("config", type=Path, help="best.yaml, or any trial's config.yaml")
     add_settings(train)
     train.add_argument("--out", type=Path, required=True, help="the folder of this training; repeated, it resumes")
+
+    hosts = add_verb(
+        verbs,
+        "hosts",
+        run_hosts,
+        "before `ray up`: can every machine of a cluster file be reached, and has it what it needs?",
+        "posesweep hosts cluster.yaml",
+    )
+    hosts.add_argument("file", type=Path, help="a cluster file of machines to ssh to, like cluster.yaml")
 
     fit = add_verb(
         verbs,
@@ -103,6 +112,13 @@ def run_train(asked: argparse.Namespace) -> None:
     from posesweep.trainables.winner import train_alone
 
     train_alone(asked.config, asked.settings, asked.out)
+
+
+def run_hosts(asked: argparse.Namespace) -> None:
+    """Ask every machine of a cluster file over ssh."""
+    from posesweep.trainables.hosts import check_hosts
+
+    print(check_hosts(asked.file))
 
 
 def run_fit(asked: argparse.Namespace) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = Path(sys.executable)
-TOOLS = ("/usr/sbin/sshd", "/usr/bin/ssh", "/usr/bin/rsync", "/usr/sbin/ip", "/usr/bin/unshare", "/usr/bin/nsenter")
+USED = ("ssh", "ssh-keygen", "rsync", "curl", "unshare", "nsenter")
+TOOLS = ("/usr/sbin/sshd", "/usr/sbin/ip", *(f"/usr/bin/{name}" for name in USED))
 SHARED = Path("/mnt/shared")  # the same folder on both hosts
 HOME = Path("/mnt/home")  # root's on a host; not /root, where this machine's Python may be
 SSHD = """

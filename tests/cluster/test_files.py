@@ -1,5 +1,6 @@
 """The cluster files hold against what will read them: Ray's schema, KubeRay's fields, bash."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from posesweep.trainables.cluster import Node, node_types_of
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY_FILES = [ROOT / "cluster.yaml", ROOT / "clusters" / "aws.yaml", ROOT / "clusters" / "gcp.yaml"]
@@ -18,6 +21,7 @@ VOLUME = {"name": str, "persistentVolumeClaim": {"claimName": str, "readOnly": b
 CONTAINER = {
     "name": str,
     "image": str,
+    "env": [{"name": str, "value": str}],
     "resources": {"limits": {}, "requests": {}},
     "volumeMounts": [{"name": str, "mountPath": str, "readOnly": bool}],
 }
@@ -107,6 +111,12 @@ def test_spot_workers_come_and_go_and_the_head_stays(name):
     assert gpu["max_workers"] == config["max_workers"]
 
 
+@pytest.mark.parametrize("name", ["aws", "gcp"])
+def test_a_sweep_knows_what_may_come(name):
+    config = yaml.safe_load((ROOT / "clusters" / f"{name}.yaml").read_text())
+    assert node_types_of(config) == {Node(8, 1): 8}
+
+
 def test_kuberay_uses_published_fields_only():
     cluster = yaml.safe_load((ROOT / "clusters" / "kuberay.yaml").read_text())
     assert offences(cluster, RAY_CLUSTER) == []
@@ -114,6 +124,11 @@ def test_kuberay_uses_published_fields_only():
     assert gpu["minReplicas"] == gpu["replicas"] == 0
     assert "spot" in str(gpu["template"]["spec"]["nodeSelector"])
     assert "nodeSelector" not in cluster["spec"]["headGroupSpec"]["template"]["spec"]
+    (expects,) = cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["env"]
+    limits = gpu["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert json.loads(expects["value"]) == [
+        {"count": gpu["maxReplicas"], "cpus": int(limits["cpu"]), "gpus": int(limits["nvidia.com/gpu"])}
+    ]
     cluster["spec"]["autoScalerOptions"] = cluster["spec"].pop("autoscalerOptions")
     gpu["minReplicas"] = "0"
     assert offences(cluster, RAY_CLUSTER) == [

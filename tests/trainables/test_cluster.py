@@ -1,5 +1,6 @@
 """Which machines a sweep runs on, how trials share them, and what stands against it."""
 
+import json
 import os
 import shutil
 import socket
@@ -75,6 +76,23 @@ def test_nodes_that_an_autoscaler_would_start_count_for_what_is_possible(tmp_pat
     assert (slots.gpus, slots.concurrent, slots.most) == (1.0, 1, 3)
     with pytest.raises(SweepError, match=r"concurrent: 4 trials .* do not fit into 4 nodes .* at most 3"):
         plan_slots(sweep_of(tmp_path, "{concurrent: 4}"), [Node(0)], [Node(8, 1)] * 3)
+
+
+def test_what_may_come_is_read_where_it_is_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(cluster, "BOOTSTRAP_FILE", tmp_path / "bootstrap.yaml")
+    assert cluster.expected_nodes([]) == []  # this machine alone
+    cluster.ADDRESS_FILE.write_text("10.0.0.1:6379")
+    assert cluster.expected_nodes([]) == []  # a cluster that is what it is
+    types = {"head": {"resources": {"CPU": 4}}, "gpu": {"resources": {"CPU": 8, "GPU": 1}, "max_workers": 9}}
+    (tmp_path / "bootstrap.yaml").write_text(
+        json.dumps({"head_node_type": "head", "max_workers": 3, "available_node_types": types})
+    )
+    assert cluster.expected_nodes([Node(4, 0), Node(8, 1)]) == [Node(8, 1)] * 2  # one of three is there
+    monkeypatch.setenv("POSESWEEP_EXPECTS", '[{"count": 2, "cpus": 16}]')
+    assert cluster.expected_nodes([]) == [Node(16, 0)] * 2
+    monkeypatch.setenv("POSESWEEP_EXPECTS", "8 nodes")
+    with pytest.raises(SweepError, match="POSESWEEP_EXPECTS: '8 nodes' must be JSON like"):
+        cluster.expected_nodes([])
 
 
 def test_a_gpu_is_shared_as_its_memory_allows():
@@ -166,6 +184,10 @@ def test_a_refused_token_and_a_version_mismatch_are_sentences():
 
     with pytest.raises(SweepError, match=r"the cluster at a:1 does not let this machine in: .*; copy the head's"):
         cluster._join(raising(AuthenticationError("Token is missing")), "a:1")
+    with pytest.raises(SweepError, match=r"the cluster at a:1 does not let this machine in: Failed to connect"):
+        cluster._join(raising(ConnectionError("Failed to connect to Ray cluster at a:1")), "a:1")
+    with pytest.raises(SweepError, match="RAY_ADDRESS is auto, and no Ray runs on this machine"):
+        cluster._join(raising(ConnectionError("Could not find any running Ray instance.")), "auto")
     with pytest.raises(SweepError, match="this Python or Ray is not the cluster's: Version mismatch: Ray: 1"):
         cluster._join(raising(RuntimeError("Version mismatch: Ray: 1\n")), "a:1")
     with pytest.raises(RuntimeError, match="something else"):
@@ -300,3 +322,14 @@ def test_the_hash_sees_a_changed_line_and_not_the_place(tmp_path):
     assert hash_of(copy) == ours
     (copy / "trainables" / "ema.py").write_text((ROOT / "trainables" / "ema.py").read_text() + "# newer\n")
     assert hash_of(copy) != ours
+
+
+def test_machines_that_have_not_joined_are_named(tmp_path):
+    file = tmp_path / "bootstrap.yaml"
+    assert preflight.machines_of_cluster_file(file) == set()
+    file.write_text('{"provider": {"type": "local", "head_ip": "10.0.0.1", "worker_ips": ["10.0.0.2"]}}')
+    assert preflight.machines_of_cluster_file(file) == set()  # of a cluster that this sweep does not join
+    cluster.ADDRESS_FILE.write_text("10.0.0.1:6379")
+    assert preflight.machines_of_cluster_file(file) == {"10.0.0.1", "10.0.0.2"}
+    file.write_text('{"provider": {"type": "aws"}}')
+    assert preflight.machines_of_cluster_file(file) == set()

@@ -17,7 +17,7 @@ from posesweep.search_spaces.schema import EarlyTerminate
 from posesweep.search_spaces.schema import Search as SearchBlock
 from posesweep.search_spaces.space import DataSpec, Parameter, Sweep
 from posesweep.trainables.search import Search
-from posesweep.trainables.tune_glue import StudyScheduler, StudySearcher
+from posesweep.trainables.tune_glue import Limited, StudyScheduler, StudySearcher
 
 SWEEP = Sweep(
     name="glue",
@@ -71,6 +71,19 @@ def test_trials_come_and_go(tmp_path: Path) -> None:
     tune.start("d")
     tune.result("d", epoch=0, state="failed", reason="sigma must be above 0")
     assert search.outcome(3) == ("failed", "sigma must be above 0")
+
+
+def test_a_trial_is_proposed_only_when_there_is_room_for_it(tmp_path: Path) -> None:
+    search, room = Search.open(SWEEP, tmp_path), [2]
+    limited = Limited(StudySearcher(search), lambda: room[0])
+    assert [isinstance(limited.suggest(trial_id), dict) for trial_id in "abc"] == [True, True, False]
+    assert len(search.proposals()) == 2, "the third was not drawn yet: it will know how these two end"
+    room[0] = 3  # a node has joined
+    assert isinstance(limited.suggest("c"), dict)
+    room[0] = 1  # two are lost
+    limited.on_trial_complete("a", {"epoch": 9, "value": 0.5, "state": "finished"})
+    assert limited.suggest("d") is None
+    assert search.outcome(0)[0] == "finished"
 
 
 @pytest.mark.parametrize(
