@@ -74,6 +74,8 @@ def faulty(proposal, **common):
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
             if plan["kind"] == "error":
                 raise RuntimeError("the planned error")
+            if plan["kind"] == "slow":
+                time.sleep(15)  # something is done to others meanwhile
             if plan["kind"] == "hang":
                 time.sleep(3600)
             if plan["kind"] == "freeze":
@@ -346,6 +348,7 @@ def signalled(number: int) -> Callable[[Bench], None]:
     """Send the driver a signal, and wait for its end."""
 
     def make(bench: Bench) -> None:
+        happened(bench)
         assert bench.driver is not None
         bench.driver.send_signal(number)
         bench.end(300)
@@ -357,6 +360,7 @@ def kill_named(*names: str) -> Callable[[Bench], None]:
     """Kill every process of the bench with one of these names."""
 
     def make(bench: Bench) -> None:
+        happened(bench)
         pids = [pid for name in names for pid in bench.processes(name)]
         assert pids, f"no process is called {names}"
         for pid in pids:
@@ -510,6 +514,12 @@ def start_cluster(bench: Bench) -> None:
     bench.environment["RAY_ADDRESS"] = bench.cluster.stdout.readline().strip()
 
 
+def start_cluster_and_plan(bench: Bench) -> None:
+    """A cluster, and a moment to break it."""
+    start_cluster(bench)
+    bench.plan("slow")
+
+
 def tell_cluster(bench: Bench, what: str) -> None:
     """Lose the node, or join one; returns when it is done."""
     assert bench.cluster is not None
@@ -522,6 +532,7 @@ def tell_cluster(bench: Bench, what: str) -> None:
 
 def lose_and_join(bench: Bench) -> None:
     """The node that trains is lost, five seconds later another one joins."""
+    happened(bench)
     tell_cluster(bench, "lose")
     time.sleep(5)
     tell_cluster(bench, "join")
@@ -533,44 +544,40 @@ def end_cluster(bench: Bench) -> None:
         bench.cluster.communicate()
 
 
+RETRIED, TOLD = status_words("last_failure"), said_words("posesweep: ")
 TWO_WORKERS = ("resources.workers_per_trial=2",)
 IMPATIENT = ("failure.stall_minutes=1",)  # no epoch of this sweep takes a minute, unless the machine is very busy
 
 FAULTS = {
-    "driver, Ctrl-C": Kind("SIGINT to the driver", signalled(signal.SIGINT)),
-    "driver, TERM": Kind("SIGTERM to the driver", signalled(signal.SIGTERM)),
-    "driver, KILL": Kind("kill -9 of the driver", signalled(signal.SIGKILL)),
-    "actor killed": Kind(
-        "the worker kills itself in a step", happened, planned("die"), words=status_words("last_failure")
-    ),
+    "driver, Ctrl-C": Kind("SIGINT to the driver", signalled(signal.SIGINT), planned("slow")),
+    "driver, TERM": Kind("SIGTERM to the driver", signalled(signal.SIGTERM), planned("slow")),
+    "driver, KILL": Kind("kill -9 of the driver", signalled(signal.SIGKILL), planned("slow")),
+    "actor killed": Kind("the worker kills itself in a step", happened, planned("die"), words=RETRIED),
     "DDP worker killed": Kind(
         "rank 1 of 2 kills itself in a step",
         happened,
         planned("die", rank=1),
-        words=status_words("last_failure"),
+        words=RETRIED,
         settings=TWO_WORKERS,
     ),
     "node lost, one joined": Kind(
-        "kill -9 of the only training node's raylet", lose_and_join, start_cluster, words=status_words("last_failure")
+        "kill -9 of the only training node's raylet",
+        lose_and_join,
+        start_cluster_and_plan,
+        words=RETRIED,
     ),
-    "raylet killed": Kind("kill -9 of the raylet", kill_named("raylet/raylet"), words=said_words("posesweep: ")),
-    "GCS killed": Kind("kill -9 of Ray's control store", kill_named("gcs_server"), words=said_words("posesweep: ")),
+    "raylet killed": Kind("kill -9 of the raylet", kill_named("raylet/raylet"), planned("slow"), words=TOLD),
+    "GCS killed": Kind("kill -9 of Ray's control store", kill_named("gcs_server"), planned("slow"), words=TOLD),
     "disk full": Kind("a 40 MB disk filled up", fill_disk, small_disk, make_room, words=said_words("small stopped")),
-    "disk read-only": Kind(
-        "ext4 in a file, aborted", abort_disk, loop_disk, mount_again, words=said_words("posesweep: ")
-    ),
+    "disk read-only": Kind("ext4 in a file, aborted", abort_disk, loop_disk, mount_again, words=TOLD),
     "checkpoint truncated": Kind(
         "kill -9, then half of last/weights.safetensors", killed_then(truncate_checkpoint), words=status_words("note")
     ),
     "journal torn": Kind("kill -9, then 20 bytes off the journal", killed_then(tear_journal)),
     "not a number": Kind("the loss of a step is nan", happened, planned("nan"), words=status_words("reason")),
     "out of memory": Kind("OutOfMemoryError in a step", happened, planned("memory"), words=status_words("reason")),
-    "hanging": Kind(
-        "sleeps in a step", happened, planned("hang"), words=status_words("last_failure"), settings=IMPATIENT
-    ),
-    "frozen": Kind(
-        "SIGSTOP in a step", happened, planned("freeze"), words=status_words("last_failure"), settings=IMPATIENT
-    ),
+    "hanging": Kind("sleeps in a step", happened, planned("hang"), words=RETRIED, settings=IMPATIENT),
+    "frozen": Kind("SIGSTOP in a step", happened, planned("freeze"), words=RETRIED, settings=IMPATIENT),
     "one trial always fails": Kind(
         "an error in every step of it", happened, planned("error", always=True), words=status_words("reason")
     ),

@@ -32,6 +32,7 @@ RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own display; the old one is off with verbose=0
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the sweep folder is the record, not Tune's files
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # they stand in the log and the status of their trial
     "TUNE_GLOBAL_CHECKPOINT_S": str(10**6),
     "RAY_preload_python_modules": "torch,pandas,ray.tune",  # workers import them while the data are prepared
 }

@@ -69,6 +69,8 @@ class Records(tune.Callback):
             begin_attempt(trial_folder(self.folder, number))  # fences workers that Ray has not stopped yet
         words = {"reason": reason} if reason else {}
         write_status(trial_folder(self.folder, number), state=state, **words)
+        if number not in self.progress.board.trials:  # its process died before it began
+            self.progress.board.started(number, trial.config["params"])
         self.progress.ended(number, state, reason)
         keep = self._to_keep()
         thin_checkpoints(self.folder, (self._kept - keep) | {number}, keep)

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from posesweep.errors import SweepError
 from posesweep.search_spaces.space import Sweep
 from posesweep.trainables.housekeeping import Orders, below_floor, stop_request, write_driver
 from posesweep.trainables.progress import Board
@@ -49,6 +50,7 @@ class Watch(tune.Callback):
         if now - self._wrote_s >= WRITE_EVERY_S or self.orders.halt != was:
             self._wrote_s = now
             self._look_at_disk()
+            _check_ray()
             facts = {"doing": self.board.name, "wanted": self.board.trials_wanted, "concurrent": self.board.concurrent}
             write_driver(self.folder, **facts, stopping=self.orders.halt)
 
@@ -99,3 +101,12 @@ class Watch(tune.Callback):
                     "the end of its log.txt shows where it was"
                 )
                 ray.kill(trial.temporary_state.ray_actor)
+
+
+def _check_ray() -> None:
+    """SweepError when no node is left: Tune would wait for one for ever."""
+    if not any(node["Alive"] for node in ray.nodes()):
+        raise SweepError(
+            "Ray has lost every node, this machine's included: its processes were killed, or the machine was too busy "
+            "or out of memory; repeat the command, the sweep goes on from the last epochs that were saved"
+        )

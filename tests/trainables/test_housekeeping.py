@@ -269,6 +269,14 @@ class Clock:
         monkeypatch.setattr(watch.time, "monotonic", lambda: self.now)
 
 
+@pytest.fixture
+def one_node(monkeypatch):
+    """Ray's nodes, as the driver is told."""
+    nodes = [{"Alive": True}]
+    monkeypatch.setattr(watch.ray, "nodes", lambda: nodes)
+    return nodes
+
+
 def watch_of(folder: Path, orders: Orders, more: str = "", make_room=lambda: None) -> Watch:
     sweep = sweep_of(folder, more)
     return Watch(sweep, folder / "runs", Board("mice", 6, 2, rule_of(sweep)), orders, make_room)
@@ -279,7 +287,7 @@ def trial_of(number: int) -> SimpleNamespace:
     return SimpleNamespace(trial_id=f"id{number}", config={"number": number}, temporary_state=state)
 
 
-def test_a_silent_trial_is_ended_by_the_monotonic_clock_only(tmp_path, monkeypatch):
+def test_a_silent_trial_is_ended_by_the_monotonic_clock_only(tmp_path, monkeypatch, one_node):
     clock, killed, orders = Clock(monkeypatch), [], Orders()
     monkeypatch.setattr(watch.ray, "kill", killed.append)
     monkeypatch.setattr(time, "time", lambda: 4e9)  # somebody sets the machine's clock
@@ -317,7 +325,17 @@ def test_a_full_disk_is_thinned_first_and_then_stops_the_sweep(tmp_path, monkeyp
         orders.carry_out("mice")
 
 
-def test_a_request_to_stop_reaches_the_orders(tmp_path, monkeypatch):
+def test_a_cluster_without_nodes_is_not_waited_for(tmp_path, monkeypatch, one_node):
+    clock = Clock(monkeypatch)
+    looks = watch_of(tmp_path, Orders(), "keep: {disk_floor_gb: 0}\n")
+    looks.on_step_begin(0, [])
+    clock.now += 20
+    one_node[0]["Alive"] = False
+    with pytest.raises(SweepError, match=r"Ray has lost every node, .* repeat the command"):
+        looks.on_step_begin(0, [])
+
+
+def test_a_request_to_stop_reaches_the_orders(tmp_path, monkeypatch, one_node):
     Clock(monkeypatch)
     orders = Orders()
     looks = watch_of(tmp_path, orders, "keep: {disk_floor_gb: 0}\n")
