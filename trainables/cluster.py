@@ -34,7 +34,10 @@ RAY_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the sweep folder is the record, not Tune's files
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # they stand in the log and the status of their trial
     "TUNE_GLOBAL_CHECKPOINT_S": str(10**6),
-    "RAY_preload_python_modules": "torch,pandas,ray.tune",  # workers import them while the data are prepared
+    # workers import them while the data are prepared
+    "RAY_preload_python_modules": ",".join(
+        ["torch", "pandas", "ray.tune", "posesweep.trainables.worker", "posesweep.trainables.tasks.topdown"]
+    ),
 }
 TRAIN_SETTINGS = {  # read where a trial runs
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # reports of Ray Train workers would wait two seconds
@@ -295,16 +298,42 @@ def start_ray(cpus: float, gpus: float, dashboard: bool) -> None:
     if address is not None:
         _join(partial(ray.init, address=address, runtime_env={"env_vars": TRAIN_SETTINGS}, **quiet), address)
         return
-    ray.init(
-        address="local",
-        num_cpus=int(cpus),
-        num_gpus=int(gpus),
-        include_dashboard=dashboard,
-        dashboard_host="127.0.0.1",
-        object_store_memory=OBJECT_STORE_BYTES,
-        _node_ip_address="127.0.0.1",
-        **quiet,
+    _show_workers_our_code()
+    _begin(
+        partial(
+            ray.init,
+            address="local",
+            num_cpus=int(cpus),
+            num_gpus=int(gpus),
+            include_dashboard=dashboard,
+            dashboard_host="127.0.0.1",
+            object_store_memory=OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            **quiet,
+        )
     )
+
+
+def _show_workers_our_code() -> None:
+    """Workers import our modules before they hear of this process: from the same checkout, not from an installed one."""
+    root = ADDRESS_FILE.parent
+    if (root / "run_sweep.py").is_file():
+        others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != str(root)]
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *others])
+
+
+def _begin(init: Callable[[], Any]) -> None:
+    """Start Ray on this machine; SweepError where the machine is too busy for that. Ray waits 30 seconds, always."""
+    try:
+        init()
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        load = f"{os.getloadavg()[0]:.0f} processes want its {len(os.sched_getaffinity(0))} CPUs"
+        raise SweepError(
+            f"Ray did not start within 30 s, because this machine is too busy ({load}); wait until it is quieter and "
+            "repeat the command"
+        ) from error
 
 
 def _check_answers(address: str) -> None:

@@ -7,10 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from posesweep.analysis.confirmed import confirmed
-from posesweep.analysis.results import read_sweep_folder
 from posesweep.errors import SweepError
 from posesweep.files import read_json, read_json_lines, trial_folder, write_json
 from posesweep.search_spaces.space import Sweep, edges, space_json
@@ -28,6 +26,9 @@ from posesweep.trainables.tasks import find_task, make_config
 from posesweep.trainables.trackers import tracking
 from posesweep.trainables.warm_start import earlier_trials
 from posesweep.trainables.worker import Driver, train_in_tune
+
+if TYPE_CHECKING:
+    from posesweep.analysis.confirmed import Confirmed
 
 Trainable = Callable[[dict[str, Any]], None]
 
@@ -115,7 +116,7 @@ def promotion(sweep: Sweep, search: Search, folder: Path, promote: Promote) -> P
         raise SweepError(f"{sweep.name} has {search.left} trials to run yet; repeat without --promote until it ends")
     if not search.best_finished():
         raise SweepError(f"{sweep.name}: no trial has finished, so there is nothing to promote")
-    found = confirmed(read_sweep_folder(folder))
+    found = confirmed_in(folder)
     order = [row.trial for row in found.rows if row.ap is not None] if found is not None else []
     return retraining.promote_plan(sweep, search, promote, order)
 
@@ -249,10 +250,19 @@ def confirm(sweep: Sweep, search: Search, folder: Path, trainable: Trainable, sl
         return
     plan = retraining.agreed_plan(folder, retraining.confirm_plan(sweep, search))
     train_again(sweep, search, plan, folder, trainable, slots)
-    found = confirmed(read_sweep_folder(folder))
+    found = confirmed_in(folder)
     if found is not None:
         best = [row.trial for row in found.rows][: sweep.keep.checkpoints_of_top]
         retraining.thin(folder, plan, {*best, *spared(sweep)})
+
+
+def confirmed_in(folder: Path) -> "Confirmed | None":
+    """What the confirmation in the folder says, where there is one. Imported late: pandas and matplotlib take seconds
+    that Ray's start needs."""
+    from posesweep.analysis.confirmed import confirmed
+    from posesweep.analysis.results import read_sweep_folder
+
+    return confirmed(read_sweep_folder(folder))
 
 
 def fit(trainable: Trainable, search: Search, folder: Path, slots: Slots, **run: Any) -> None:

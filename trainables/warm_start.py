@@ -10,16 +10,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from posesweep.analysis.results import SweepResults, read_sweep_folder
 from posesweep.errors import SweepError
 from posesweep.files import read_json, write_json
 from posesweep.search_spaces.space import Sweep, is_active
 from posesweep.trainables.proposals import encoded
 from posesweep.trainables.search import longest_training
+
+if TYPE_CHECKING:
+    from posesweep.analysis.results import SweepResults
 
 FILE = "warm_start.json"
 SHOWN = ("finished", "pruned", "diverged")
@@ -40,7 +42,7 @@ class Past:
 class Carried:
     """What an earlier sweep gives: its trials, and why others are left out."""
 
-    results: SweepResults
+    results: "SweepResults"
     trials: list[Past] = field(default_factory=list)
     outside: Counter[str] = field(default_factory=Counter)  # parameter -> trials whose value the new range lacks
 
@@ -65,6 +67,8 @@ def earlier_trials(sweep: Sweep, folder: Path, split_hash: str) -> tuple[list[Fr
 def carry_over(sweep: Sweep, source: Path) -> Carried:
     """The trials of one earlier sweep, with their values in the new space."""
     try:
+        from posesweep.analysis.results import read_sweep_folder  # pandas, which Ray's start would wait for
+
         results = read_sweep_folder(source)
     except SweepError as error:
         raise SweepError(f"warm_start: {error}") from None
@@ -119,7 +123,7 @@ def _values(sweep: Sweep, found: Carried, trial: int) -> dict[str, Any] | None:
     return values
 
 
-def _reports(sweep: Sweep, results: SweepResults, trial: int) -> dict[int, float]:
+def _reports(sweep: Sweep, results: "SweepResults", trial: int) -> dict[int, float]:
     """What the trial showed after each epoch, as far as a trial here can come."""
     rows = results.curves[(results.curves["trial"] == trial) & (results.curves["epoch"] <= longest_training(sweep))]
     pairs = zip(rows["epoch"].tolist(), rows["value"].tolist(), strict=True)
