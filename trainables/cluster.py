@@ -315,7 +315,7 @@ def start_ray(cpus: float, gpus: float, dashboard: bool) -> None:
 
 
 def _show_workers_our_code() -> None:
-    """Workers import our modules before they hear of this process: from the same checkout, not from an installed one."""
+    """Workers import our modules before they hear of this process: from this checkout, not from an installed one."""
     root = ADDRESS_FILE.parent
     if (root / "run_sweep.py").is_file():
         others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != str(root)]
