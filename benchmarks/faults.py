@@ -482,16 +482,21 @@ def mount_again(bench: Bench) -> None:
 # A cluster on loopback whose head trains nothing; it loses its only other node and gets a new one when told to.
 CLUSTER = """
 import sys
+from posesweep.trainables.cluster import set_environment
+
+set_environment()  # the token that the driver asks for
 from ray.cluster_utils import Cluster
 
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-node = cluster.add_node(num_cpus=1)
+here = {"node_ip_address": "127.0.0.1"}
+
+cluster = Cluster(initialize_head=True, head_node_args={**here, "num_cpus": 0, "include_dashboard": False})
+node = cluster.add_node(num_cpus=1, **here)
 print(cluster.address, flush=True)
 for line in sys.stdin:
     if line.strip() == "lose":
         cluster.remove_node(node, allow_graceful=False)
     if line.strip() == "join":
-        node = cluster.add_node(num_cpus=1)
+        node = cluster.add_node(num_cpus=1, **here)
     print("done", flush=True)
 cluster.shutdown()
 """

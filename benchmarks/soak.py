@@ -55,7 +55,7 @@ def tabulated(proposal: dict[str, Any], base: dict[str, Any], folder: Path, slot
     from posesweep.trainables.checkpoint import Checkpoint, LoopState, load_checkpoint, save_checkpoint
     from posesweep.trainables.context import SupersededError, in_this_process
     from posesweep.trainables.housekeeping import logged_to
-    from posesweep.trainables.status import write_status
+    from posesweep.trainables.status import versions, write_status
     from posesweep.trainables.tasks import make_config
     from posesweep.trainables.trial import dump_config
 
@@ -81,11 +81,12 @@ def tabulated(proposal: dict[str, Any], base: dict[str, Any], folder: Path, slot
                 save_checkpoint(trial / "last", Checkpoint(loop, {"w": torch.zeros(10_000)}, None, {}))
                 append_json_line(trial / "metrics.jsonl", row)
                 context.check_not_superseded()
-                write_status(trial, state="running", epochs=loop.epoch)
+                write_status(trial, state="running", epochs=loop.epoch, device="cpu", workers=1)
                 context.report(row)
     except SupersededError:
         return
-    write_status(trial, state="finished", reason="", epochs=EPOCHS)
+    facts = {"seed": 0, "device": "cpu", "workers": 1, "versions": versions()}
+    write_status(trial, state="finished", reason="", epochs=EPOCHS, **facts)
     tune.report({"epoch": EPOCHS, "state": "finished", "reason": ""})
 
 
