@@ -310,7 +310,7 @@ def start_ray(cpus: float, gpus: float, dashboard: bool) -> None:
 
 
 def _told(address: str) -> dict[str, Any]:
-    """What processes of trials find in their environment. Ray Train's own helper, which frees what a stopped group held,
+    """What processes of trials find in their environment. Ray Train's helper, which frees what a stopped group held,
     asks the Ray that it finds on its machine for the state of that group: without the address, any one that runs there.
     """
     return {"env_vars": TRAIN_SETTINGS | ({"RAY_ADDRESS": address} if address != "auto" else {})}
