@@ -194,6 +194,12 @@ def test_a_refused_token_and_a_version_mismatch_are_sentences():
         cluster._join(raising(RuntimeError("something else")), "a:1")
 
 
+def test_processes_of_trials_know_their_own_ray():
+    """There may be others on the machine, and Ray's helpers would ask whichever they find."""
+    assert cluster._told("10.0.0.1:6379")["env_vars"]["RAY_ADDRESS"] == "10.0.0.1:6379"
+    assert "RAY_ADDRESS" not in cluster._told("auto")["env_vars"]
+
+
 LISTENING = """
 import sys, time
 from posesweep.trainables import cluster
