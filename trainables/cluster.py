@@ -296,8 +296,11 @@ def start_ray(cpus: float, gpus: float, dashboard: bool) -> None:
     logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address is not None:
-        _join(partial(ray.init, address=address, runtime_env={"env_vars": TRAIN_SETTINGS}, **quiet), address)
+        _join(partial(ray.init, address=address, runtime_env=_told(address), **quiet), address)
         return
+    if dashboard:  # there will be groups
+        os.environ["RAY_GCS_SERVER_PORT"] = str(port := _free_port())
+        quiet["runtime_env"] = _told(f"127.0.0.1:{port}")
     _show_workers_our_code()
     _begin(
         partial(
@@ -334,6 +337,19 @@ def _begin(init: Callable[[], Any]) -> None:
             f"Ray did not start within 30 s, because this machine is too busy ({load}); wait until it is quieter and "
             "repeat the command"
         ) from error
+
+
+def _told(address: str) -> dict[str, Any]:
+    """What processes of trials find in their environment. Ray Train's helper, which frees what a stopped group held,
+    asks the Ray that it finds on its machine for the state of that group: without the address, any one that runs there.
+    """
+    return {"env_vars": TRAIN_SETTINGS | ({"RAY_ADDRESS": address} if address != "auto" else {})}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _check_answers(address: str) -> None:

@@ -138,7 +138,7 @@ def run_in_ray_train(config: TrialConfig, folder: Path, slots: Slots, stall_s: f
     trainer = TorchTrainer(
         partial(train_in_ray_train_worker, folder=folder, attempt=attempt, stall_s=stall_s),
         train_loop_config=config.model_dump(),
-        torch_config=GroupConfig(timeout_s=math.ceil(stall_s)),
+        torch_config=GroupConfig(timeout_s=math.ceil(1.5 * stall_s)),  # a silent worker says more than one that waited
         scaling_config=ScalingConfig(
             num_workers=config.workers,
             use_gpu=slots.gpus > 0,

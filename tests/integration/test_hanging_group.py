@@ -46,7 +46,7 @@ def test_a_group_that_hangs_is_ended_and_tried_again(tmp_path):
     command = [sys.executable, str(ROOT / "run_sweep.py"), "hang.yaml"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as sweep:
         try:
-            end = time.monotonic() + 400
+            end = time.monotonic() + 450
             while len(read_json_lines(trial / "metrics.jsonl")) < 3 and time.monotonic() < end:
                 time.sleep(0.2)
             stopped = workers_below(sweep.pid)
