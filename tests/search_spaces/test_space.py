@@ -80,7 +80,7 @@ def test_the_example_of_the_design(tmp_path: Path) -> None:
     assert sweep.resources.gpus_per_worker == 1
     assert sweep.resources.concurrent == "auto"
     assert sweep.text == EXAMPLE
-    assert sweep.notes == ()
+    assert sweep.notes == ("confirm.epochs: 240, where the search trains 120; schedules are stretched to it",)
 
 
 @pytest.mark.parametrize("file", sorted(READY_MADE.glob("*.yaml")), ids=lambda file: file.stem)

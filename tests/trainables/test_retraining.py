@@ -160,7 +160,7 @@ def executed(train: Callable[[Path, dict[str, Any]], str], most: int = 99) -> Ca
 
     def execute(trainable: Any, queue: Any, folder: Path, slots: Slots, **run: Any) -> None:
         records = run["callbacks"][0]
-        for count in range(run["samples"]):
+        for count in range(run["left"]()):
             if count == most:
                 raise KilledError
             trial = SimpleNamespace(config=queue.suggest("a"), error_file=str(folder / "error.txt"))
