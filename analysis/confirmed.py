@@ -24,7 +24,6 @@ the sweep kept evidence of them. The AP itself is flattered by this choice all t
 used to choose can mend that.
 """
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,9 +38,9 @@ from posesweep.analysis.ranking import (
     Bootstrap,
     Interval,
     Luck,
-    TrialEvidence,
     against,
     against_best,
+    matches_at,
     of_each,
     same_truth,
     share_best,
@@ -206,18 +205,10 @@ def _read_run(sweep_folder: Path, row: Mapping[str, Any]) -> Run:
         state=str(status.get("state", "unknown")),
         reason=str(status.get("reason") or ""),
         value=float(best) if best is not None and np.isfinite(best) else None,
-        matches=_evidence(folder / "evidence.npz"),
+        matches=matches_at(folder / "evidence.npz"),
         parameters=status.get("parameters"),
         train_s=cost.get("train_s"),
     )
-
-
-def _evidence(path: Path) -> Matches | None:
-    """None where it is missing, torn, or of a kind that has no AP."""
-    try:
-        return TrialEvidence.read(0, path).matches
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None
 
 
 def _candidate(results: SweepResults, row: Mapping[str, Any], runs: Sequence[Run]) -> Candidate:

@@ -23,7 +23,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from posesweep.analysis.drawing import GREY, INK, OTHER, WINNER
 from posesweep.analysis.keypoint_ap import Matches, bootstrap_ap, keypoint_ap
 from posesweep.analysis.ranked import groups_of
-from posesweep.analysis.ranking import MATCH_PREFIX, Bootstrap, Interval
+from posesweep.analysis.ranking import Bootstrap, Interval, matches_at
 from posesweep.analysis.results import SweepResults
 
 FOLDER, FILE = "datacurve", "datacurve.json"
@@ -71,7 +71,7 @@ def datacurve(results: SweepResults) -> DataCurve:
     if points is None:
         command = f"posesweep datacurve {results.folder}"
         return DataCurve(pd.DataFrame(columns=COLUMNS), None, None, f"{UNKNOWN}; `{command}` finds out.")
-    matches = [_matches(results.folder / FOLDER / str(point["folder"]) / "evidence.npz") for point in points]
+    matches = [matches_at(results.folder / FOLDER / str(point["folder"]) / "evidence.npz") for point in points]
     kept = [i for i, one in enumerate(matches) if one is not None and points[i]["state"] == "finished"]
     samples = _samples(results, [matches[i] for i in kept])
     table = _table(points, kept, samples)
@@ -116,14 +116,6 @@ def _points(file: Path) -> list[dict[str, Any]] | None:
     except (ValueError, KeyError, TypeError):
         return None
     return points or None
-
-
-def _matches(file: Path) -> Matches | None:
-    if not file.is_file():
-        return None
-    with np.load(file, allow_pickle=False) as stored:
-        saved = {n.removeprefix(MATCH_PREFIX): stored[n] for n in stored.files if n.startswith(MATCH_PREFIX)}
-    return Matches.from_arrays(saved) if saved else None
 
 
 def _samples(results: SweepResults, matches: list[Matches | None]) -> Float[np.ndarray, "p b"]:

@@ -105,6 +105,14 @@ def test_a_training_that_diverged_is_left_out(tmp_path):
     assert numbers.gain is not None
 
 
+def test_a_torn_evidence_file_is_one_training_less(tmp_path):
+    folder = write_curve(tmp_path / "ponies", [0.11, 0.075, 0.055, 0.045], [60, 120, 180, 240])
+    (folder / "datacurve" / "part1" / "evidence.npz").write_bytes(b"PK torn")
+    numbers = datacurve(read_sweep_folder(folder))
+    assert numbers.table["AP"].isna().tolist() == [False, True, False, False]
+    assert numbers.gain is not None
+
+
 def test_never_run_or_torn(tmp_path):
     folder = write_fake_sweep(tmp_path / "ponies", [FakeTrial(0.05)], objects=6)
     said = f"What twice the data would buy is not known; `posesweep datacurve {folder}` finds out."
