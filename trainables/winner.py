@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from posesweep.analysis.chosen import Chosen, chosen, unconfirmed
@@ -83,7 +84,7 @@ def ranking_table(standings: Standings, metric: str, title: str = "Ranking") -> 
             "" if row.gain is None else f"{row.gain.value:+.3f} [{row.gain.low:+.3f}, {row.gain.high:+.3f}]",
             str(row.epochs),
             ("baseline  " if row.role == "baseline" else "")
-            + (params_text(row.params) if row.rank is not None else row.reason),
+            + escape(params_text(row.params) if row.rank is not None else row.reason),
             style="bold" if row.rank == 1 else "" if row.rank is not None else "dim",
         )
     if standings.tied:
@@ -149,7 +150,7 @@ def confirmed_table(found: Confirmed, metric: str) -> Table:
             "" if row.p_best is None else f"{row.p_best:.0%}",
             "" if row.gain is None else f"{row.gain.value:+.3f} [{row.gain.low:+.3f}, {row.gain.high:+.3f}]",
             "" if row.sweep_value is None else f"{row.sweep_value:.3f}",
-            row.reason or ", ".join(f"{seed}: {value:.3f}" for seed, value in (row.seed_values or {}).items()),
+            escape(row.reason) or ", ".join(f"{seed}: {value:.3f}" for seed, value in (row.seed_values or {}).items()),
             style="bold" if place == 1 else "",
         )
     if any(row.tied for row in found.rows[1:]):
