@@ -151,8 +151,11 @@ def _paired(first: Contender, others: Sequence[Contender]) -> tuple[Contender, .
     if len(found) < 2:
         return tuple(runs)
     images = next(matches.images for matches in found.values() if matches is not None)
-    bootstrap = Bootstrap(groups=groups_of(first.run.results, images))
-    ranking = rank([TrialEvidence(i, matches) for i, matches in found.items()], 0, bootstrap)
+    try:
+        bootstrap = Bootstrap(groups=groups_of(first.run.results, images))
+        ranking = rank([TrialEvidence(i, matches) for i, matches in found.items()], 0, bootstrap)
+    except SweepError as error:  # they are shown side by side all the same
+        return tuple(one if one.apart else _with_reason(one, str(error)) for one in runs)
     rows = {row.trial: row for row in ranking.rows}
     return tuple(
         Contender(one.run, one.trial, one.value, rows[i].ap, rows[i].to_baseline if i else None, rows[i].p_best)

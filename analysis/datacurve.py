@@ -25,6 +25,7 @@ from posesweep.analysis.keypoint_ap import Matches, bootstrap_ap, keypoint_ap
 from posesweep.analysis.ranked import groups_of
 from posesweep.analysis.ranking import Bootstrap, Interval, matches_at
 from posesweep.analysis.results import SweepResults
+from posesweep.errors import SweepError
 
 FOLDER, FILE = "datacurve", "datacurve.json"
 LEAST_SIZES = 3  # fewer do not show whether a curve bends
@@ -73,10 +74,10 @@ def datacurve(results: SweepResults) -> DataCurve:
         return DataCurve(pd.DataFrame(columns=COLUMNS), None, None, f"{UNKNOWN}; `{command}` finds out.")
     matches = [matches_at(results.folder / FOLDER / str(point["folder"]) / "evidence.npz") for point in points]
     kept = [i for i, one in enumerate(matches) if one is not None and points[i]["state"] == "finished"]
-    samples = _samples(results, [matches[i] for i in kept])
+    samples, alone = _samples(results, [matches[i] for i in kept])
     table = _table(points, kept, samples)
     known = table.dropna(subset=["AP"])
-    if reason := _too_little(known):
+    if reason := alone or _too_little(known):
         return DataCurve(table, None, None, f"{UNKNOWN}: {reason}.")
     sizes, aps = known["objects"].to_numpy(float), known["AP"].to_numpy(float)
     law = fit(sizes, 1 - aps)
@@ -118,16 +119,22 @@ def _points(file: Path) -> list[dict[str, Any]] | None:
     return points or None
 
 
-def _samples(results: SweepResults, matches: list[Matches | None]) -> Float[np.ndarray, "p b"]:
-    """AP of every training: first on the set as it is, then on resamples of its images."""
+def _samples(results: SweepResults, matches: list[Matches | None]) -> tuple[Float[np.ndarray, "p b"], str]:
+    """AP of every training: first on the set as it is, then on resamples of its images; nan, and why, where those
+    would all be the same."""
     found = [one for one in matches if one is not None]
     if not found:
-        return np.zeros((0, 1 + RESAMPLES))
-    images = found[0].images
-    weights = Bootstrap(groups=groups_of(results, images), resamples=RESAMPLES).weights(len(images))
-    aps = [np.array([keypoint_ap(one)["AP"]]) for one in found]
-    rows = [np.concatenate([ap, bootstrap_ap(one, weights)]) for ap, one in zip(aps, found, strict=True)]
-    return np.where(np.stack(rows) < 0, np.nan, np.stack(rows))
+        return np.zeros((0, 1 + RESAMPLES)), ""
+    samples = np.full((len(found), 1 + RESAMPLES), np.nan)
+    samples[:, 0] = [keypoint_ap(one)["AP"] for one in found]
+    images, why = found[0].images, ""
+    try:
+        weights = Bootstrap(groups=groups_of(results, images), resamples=RESAMPLES).weights(len(images))
+    except SweepError as error:
+        why = str(error)
+    else:
+        samples[:, 1:] = [bootstrap_ap(one, weights) for one in found]
+    return np.where(samples < 0, np.nan, samples), why
 
 
 def _table(points: list[dict[str, Any]], kept: list[int], samples: Float[np.ndarray, "p b"]) -> pd.DataFrame:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from posesweep.analysis.chosen import Chosen, best_seed, chosen, unconfirmed
 from posesweep.analysis.confirmed import confirmed
-from posesweep.analysis.ranked import ranked
+from posesweep.analysis.ranked import check_several, ranked
 from posesweep.analysis.ranking import Bootstrap, Ranked, TrialEvidence, rank
 from posesweep.analysis.results import SweepResults, read_sweep_folder
 from posesweep.analysis.tested import FILE
@@ -102,17 +103,28 @@ def _record(data: DataSpec, folder: Path, found: list[Tested]) -> dict[str, Any]
     of_image = dict(zip(truth.image_ids.tolist(), groups, strict=True))
     evidence = [TrialEvidence.read(one.picked.trial, one.predictions) for one in found]
     images = next(each.matches.images for each in evidence if each.matches is not None)
-    baseline = next((one.picked.trial for one in found if one.role == "baseline"), None)
-    ranking = rank(evidence, baseline, Bootstrap(groups=np.array([of_image[int(image)] for image in images])))
-    rows = {row.trial: row for row in ranking.rows}
+    rows, notes = _ranked(evidence, found, np.array([of_image[int(image)] for image in images]))
     return {
         "used": datetime.now(UTC).isoformat(timespec="seconds"),
         "test": data.test,
         "images": len(images),
         "objects": len(found[0].task.val),
-        "trials": [_row(one, rows[one.picked.trial], folder) for one in found],
-        "notes": list(ranking.notes),
+        "trials": [_row(one, rows.get(one.picked.trial, Ranked(one.picked.trial)), folder) for one in found],
+        "notes": notes,
     }
+
+
+def _ranked(
+    evidence: list[TrialEvidence], found: list[Tested], groups: Shaped[np.ndarray, "m"]
+) -> tuple[dict[int, Ranked], list[str]]:
+    """What the paired bootstrap says of each trial, and notes. At a sweep's end nothing may stop the record."""
+    baseline = next((one.picked.trial for one in found if one.role == "baseline"), None)
+    try:
+        check_several(groups, len(groups))
+        ranking = rank(evidence, baseline, Bootstrap(groups=groups))
+    except SweepError as error:
+        return {}, [f"No intervals: {error}."]
+    return {row.trial: row for row in ranking.rows}, list(ranking.notes)
 
 
 def _row(one: Tested, row: Ranked, folder: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pandas as pd
 from posesweep.analysis.page import Block, Cell, Chip, Column, Csv, Row, Section, Table, Words
 from posesweep.analysis.ranking import Interval
 from posesweep.analysis.story import Story
-from posesweep.analysis.tested import FILE
+from posesweep.analysis.tested import FILE, ap_alone
 from posesweep.analysis.wording import number, setting_text, signed, span
 from posesweep.files import read_record
 
@@ -55,7 +55,7 @@ def _row(row: Mapping[str, Any], story: Story) -> Row:
     before = next((one.value for one in story.table.rows if one.trial == trial), None)
     again = story.confirmed.rows if story.confirmed is not None else ()
     before = next((one.value for one in again if one.trial == trial and one.value is not None), before)
-    score = Cell("–") if ap is None else Cell(number(ap.value), soft=span(ap), strong=True)
+    score = Cell(number(ap_alone(row))) if ap is None else Cell(number(ap.value), soft=span(ap), strong=True)
     over = Cell() if gain is None or baseline else Cell(signed(gain.value), soft=span(gain, sign=True))
     return Row((Cell(str(trial), chips=() if chip is None else (chip,)), score, Cell(number(before)), over))
 

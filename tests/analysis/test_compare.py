@@ -80,6 +80,16 @@ def test_what_makes_two_sweeps_incomparable_is_said(runs: Path, tmp_path: Path) 
     assert said.endswith("copy holds no predictions of its winner, trial 1.")
 
 
+def test_validation_images_of_one_group_stand_side_by_side(runs: Path, tmp_path: Path) -> None:
+    copies = [Path(shutil.copytree(runs / name, tmp_path / name)) for name in ("strong", "weak")]
+    for copy in copies:
+        split = json.loads((copy / "split.json").read_text())
+        (copy / "split.json").write_text(json.dumps(split | {"groups": dict.fromkeys(split["images"], "video 1")}))
+    compared = compare([read_run(copy) for copy in copies])
+    assert _said(compared)[0].startswith("Not comparable: all validation images are of one group")
+    assert all(one.p_best is None and one.ap is None for one in compared.contenders)
+
+
 def test_more_training_data_with_the_same_validation_is_comparable_and_said(runs: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(runs / "weak", tmp_path / "copy"))
     split = json.loads((copy / "split.json").read_text())

@@ -113,6 +113,17 @@ def test_a_torn_evidence_file_is_one_training_less(tmp_path):
     assert numbers.gain is not None
 
 
+def test_validation_images_of_one_group_allow_no_look_ahead(tmp_path):
+    folder = write_curve(tmp_path / "ponies", [0.11, 0.075, 0.055, 0.045], [60, 120, 180, 240])
+    split = json.loads((folder / "split.json").read_text())
+    (folder / "split.json").write_text(json.dumps(split | {"groups": dict.fromkeys(split["images"], "video 1")}))
+    numbers = datacurve(read_sweep_folder(folder))
+    assert "not known: all validation images are of one group" in numbers.sentence
+    assert numbers.gain is None
+    assert numbers.table["AP"].is_monotonic_increasing
+    assert numbers.table["low"].isna().all()
+
+
 def test_never_run_or_torn(tmp_path):
     folder = write_fake_sweep(tmp_path / "ponies", [FakeTrial(0.05)], objects=6)
     said = f"What twice the data would buy is not known; `posesweep datacurve {folder}` finds out."
