@@ -70,8 +70,7 @@ def datacurve(results: SweepResults) -> DataCurve:
     """Read the trainings on parts of the data, fit and look ahead. Whatever is missing is said in the sentence."""
     points = _points(results.folder / FOLDER / FILE)
     if points is None:
-        command = f"posesweep datacurve {results.folder}"
-        return DataCurve(pd.DataFrame(columns=COLUMNS), None, None, f"{UNKNOWN}; `{command}` finds out.")
+        return DataCurve(pd.DataFrame(columns=COLUMNS), None, None, untried(results))
     matches = [matches_at(results.folder / FOLDER / str(point["folder"]) / "evidence.npz") for point in points]
     kept = [i for i, one in enumerate(matches) if one is not None and points[i]["state"] == "finished"]
     samples, alone = _samples(results, [matches[i] for i in kept])
@@ -88,6 +87,13 @@ def datacurve(results: SweepResults) -> DataCurve:
         float(law.error(full) - law.error(2 * full)), *(float(q) for q in np.quantile(gains, (0.025, 0.975)))
     )
     return DataCurve(table, law, gain, _sentence(gain, full), _curve(law, draws, sizes.min(), 2 * full))
+
+
+def untried(results: SweepResults) -> str:
+    """What is to be said where there is no (readable) record of trainings on parts of the data; "" where there is."""
+    if _points(results.folder / FOLDER / FILE) is not None:
+        return ""
+    return f"{UNKNOWN}; `posesweep datacurve {results.folder}` finds out."
 
 
 def fit(sizes: Float[np.ndarray, "p"], errors: Float[np.ndarray, "p"]) -> PowerLaw:

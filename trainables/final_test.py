@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from posesweep.analysis.chosen import Chosen, best_seed, chosen, unconfirmed
-from posesweep.analysis.confirmed import confirmed
-from posesweep.analysis.ranked import check_several, ranked
+from posesweep.analysis.chosen import Chosen, best_seed, chosen
+from posesweep.analysis.ranked import check_several
 from posesweep.analysis.ranking import Bootstrap, Ranked, TrialEvidence, rank
-from posesweep.analysis.results import SweepResults, read_sweep_folder
+from posesweep.analysis.results import read_sweep_folder
+from posesweep.analysis.story import Story
 from posesweep.analysis.tested import FILE
 from posesweep.datasets.split import image_groups
 from posesweep.errors import SweepError
@@ -47,25 +47,22 @@ def use_test_split(data: DataSpec, folder: Path) -> None:
     """
     if (folder / FILE).is_file():
         return
-    results = read_sweep_folder(folder)
-    try:
-        winner = chosen(results, ranked(results))
-    except SweepError:
+    story = Story.of(read_sweep_folder(folder))
+    if story.picked is None:
         print("note: test: there is no winner yet, so the test split stays unused")
         return
-    found = [_tested(data, folder, one, role) for one, role in _contestants(results, winner)]
+    found = [_tested(data, folder, one, role) for one, role in _contestants(story, story.picked)]
     write_json(folder / FILE, _record(data, folder, found))
 
 
-def _contestants(results: SweepResults, winner: Chosen) -> list[tuple[Chosen, str]]:
+def _contestants(story: Story, winner: Chosen) -> list[tuple[Chosen, str]]:
     """The winner and the baseline, with confirmed weights where there are."""
-    table = ranked(results)
+    results, table = story.results, story.table
     roles = {row.trial: row.role for row in table.rows}
     found = [(winner, roles[winner.trial])]
     if results.baseline is None or winner.trial == results.baseline:
         return found
-    again = confirmed(results) if not unconfirmed(results) else None
-    row = again.baseline if again is not None else None
+    row = story.decisive.baseline if story.decisive is not None else None
     baseline = (
         best_seed(results, row) if row is not None and row.seed_values else chosen(results, table, results.baseline)
     )

@@ -7,7 +7,6 @@ import pandas as pd
 from posesweep.analysis.confirmed import Candidate, Confirmed
 from posesweep.analysis.page import Block, Cell, Chip, Column, Csv, Row, Section, Table, Words, figure
 from posesweep.analysis.promoted import Promoted, Promotion, promotions
-from posesweep.analysis.results import SweepResults
 from posesweep.analysis.rungs import RungCorrelation
 from posesweep.analysis.shrinkage import confirmed_frame, draw_confirmed
 from posesweep.analysis.story import Story
@@ -31,7 +30,7 @@ def confirmation_section(story: Story) -> Section | None:
             caption="The diamond: what the search saw. By how much it looks better than its dot, that was luck.",
             most_px=680,
         )
-        blocks = [drawn, _table(placed, results), *_sentences(found)]
+        blocks = [drawn, _table(placed, story), *_sentences(found)]
     if found.rungs:
         blocks.append(rung_words(found.rungs))
     out = [f"Trial {row.trial} has no place: {row.reason}." for row in found.rows if row.reason]
@@ -53,18 +52,21 @@ def _lead(found: Confirmed) -> str:
     )
 
 
-def _table(rows: list[Candidate], results: SweepResults) -> Table:
-    metric = results.metric.removeprefix("val/")
+def _table(rows: list[Candidate], story: Story) -> Table:
+    metric = story.results.metric.removeprefix("val/")
     titles = (metric, "in the search", "change", "over the baseline", "P(best)", "parameters")
     columns = (Column("#", "num"), Column("trial", "name"), *(Column(title, "num") for title in titles))
-    made = [Row(_cells(place, row), "winner" if place == 1 else "") for place, row in enumerate(rows, start=1)]
+    won = story.candidate
+    made = [Row(_cells(place, row, row is won), "winner" if row is won else "") for place, row in enumerate(rows, 1)]
     return Table(columns, tuple(made))
 
 
-def _cells(place: int, row: Candidate) -> tuple[Cell, ...]:
+def _cells(place: int, row: Candidate, won: bool) -> tuple[Cell, ...]:
     chips = []
-    if place == 1:
+    if won:
         chips.append(Chip("winner", "win"))
+    elif place == 1:
+        chips.append(Chip("best so far", "tie"))
     elif row.tied:
         chips.append(Chip("tied", "tie"))
     if row.role == "baseline":
