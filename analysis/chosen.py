@@ -4,15 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posesweep.analysis.confirmed import Candidate, Confirmed, confirmed
+from posesweep.analysis.confirmed import ENDED, Candidate, Confirmed, confirmed
 from posesweep.analysis.promoted import Promoted, promotions
 from posesweep.analysis.ranked import Standings
 from posesweep.analysis.ranking import Interval
 from posesweep.analysis.results import SweepResults
 from posesweep.errors import SweepError
 from posesweep.files import read_json, read_record, trial_folder
-
-ENDED = ("finished", "diverged", "failed")
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def _gain(winner: Standing, ranked: Standings) -> str:
 def _confirmed_winner(confirmed: Confirmed) -> str:
     winner = confirmed.winner
     assert winner is not None
-    seeds = len(winner.seed_values)
+    seeds = len(winner.seed_values) if winner.trainings is None else winner.trainings
     trainings = f"{seeds} trainings" if seeds > 1 else "1 training"
     shown = _with_interval(winner.ap) if winner.ap else _number(winner.value)
     first = f"Trial {winner.trial} is the best config: {shown}, mean of {trainings}"
@@ -180,7 +180,11 @@ def _how_sure(winner: Standing, ranked: Standings, results: SweepResults) -> str
         parts.append(f"In {wins} of resampled validation sets, trial {winner.trial} is best of {ranked.ranked_count}.")
     if count := len(results.split.get("val") or ()):
         parts.append(_resolution(count, winner))
-    if ranked.ranked_count > 1:
+    if ranked.ranked_count > 1 and winner.ap is None:
+        parts.append(
+            "Each config was trained once, so the one picked had more luck of the seed than most; confirm takes it out."
+        )
+    elif ranked.ranked_count > 1:
         parts.append(
             "Each config was trained once: the luck of the seed is not in these intervals, and the one picked had more "
             "of it than most; confirm takes it out."

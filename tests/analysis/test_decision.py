@@ -116,6 +116,14 @@ def test_no_word_on_ties_when_they_are_not_known() -> None:
     assert _said(replace(WINNER, p_best=None, tied=False), BASELINE)[0].endswith("(95 % interval 0.550 to 0.670).")
 
 
+def test_without_intervals_the_luck_of_the_seed_is_not_said_to_be_outside_of_them() -> None:
+    plain = [replace(row, ap=None, gain=None, p_best=None, tied=False) for row in (WINNER, BASELINE)]
+    assert _said(*plain, val=list(range(80)))[2] == (
+        "The validation set holds 80 objects. Each config was trained once, so the one picked had more luck of the "
+        "seed than most; confirm takes it out."
+    )
+
+
 def test_listed() -> None:
     assert listed(["a"]) == "a"
     assert listed(["a", "b", "c"]) == "a, b and c"
