@@ -7,6 +7,7 @@ import pandas as pd
 from posesweep.analysis.confirmed import Candidate, Confirmed
 from posesweep.analysis.page import Block, Cell, Chip, Column, Csv, Row, Section, Table, Words, figure
 from posesweep.analysis.promoted import Promoted, Promotion, promotions
+from posesweep.analysis.results import SweepResults
 from posesweep.analysis.rungs import RungCorrelation
 from posesweep.analysis.shrinkage import confirmed_frame, draw_confirmed
 from posesweep.analysis.story import Story
@@ -27,7 +28,7 @@ def confirmation_section(story: Story) -> Section | None:
             (5.4, 1.0 + 0.42 * len(placed)),
             f"{metric} of {len(placed)} configs trained again, beside what the search saw",
             Csv("confirmed", confirmed_frame(found.rows)),
-            caption="The diamond: what the search saw. By how much it looks better than its dot, that was luck.",
+            caption=_about_diamonds(found, results),
             most_px=680,
         )
         blocks = [drawn, _table(placed, story), *_sentences(found)]
@@ -37,6 +38,13 @@ def confirmation_section(story: Story) -> Section | None:
     if out or found.notes:
         blocks.append(Words((*out, *found.notes), points=True))
     return Section("confirmation", "Confirmed with other seeds", tuple(blocks), _lead(found), short="Confirmation")
+
+
+def _about_diamonds(found: Confirmed, results: SweepResults) -> str:
+    """What the search saw can be set beside the dots only where it trained as long."""
+    if found.epochs in (None, results.full_epochs):
+        return "The diamond: what the search saw. By how much it looks better than its dot, that was luck."
+    return "The diamond: what the search saw, after other epochs."
 
 
 def _lead(found: Confirmed) -> str:

@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from posesweep.analysis.datacurve import PowerLaw, datacurve, draw_datacurve, fit
+from posesweep.analysis.page import Figure as Figure_
+from posesweep.analysis.ranked import Standings
 from posesweep.analysis.results import read_sweep_folder
+from posesweep.analysis.sections.labels import datacurve_section
+from posesweep.analysis.story import Story
 from posesweep.files import trial_folder
 from tests.analysis.fake_sweep import FakeTrial, write_fake_sweep
 
@@ -92,6 +96,9 @@ def test_points_that_do_not_allow_it(tmp_path, objects, said):
     numbers = datacurve(read_sweep_folder(folder))
     assert numbers.gain is None
     assert said in numbers.sentence
+    section = datacurve_section(Story(read_sweep_folder(folder), Standings(())))
+    assert section is not None
+    assert [block.caption for block in section.blocks if isinstance(block, Figure_)] == ["Dots: trainings."]
     draw_datacurve(numbers, Figure().subplots())
 
 

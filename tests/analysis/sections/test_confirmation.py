@@ -78,6 +78,13 @@ def test_the_searchs_number_stands_beside_the_confirmed_one(story: Story) -> Non
     assert "a note of the confirmation" in words
 
 
+def test_luck_is_named_only_where_the_search_trained_as_long(story: Story) -> None:
+    assert "The diamond: what the search saw, after other epochs." in _words(confirmation_section(story))
+    same = replace(story, confirmed=replace(FOUND, epochs=story.results.full_epochs))
+    words = _words(confirmation_section(same))
+    assert "By how much it looks better than its dot, that was luck." in words
+
+
 def test_whether_early_scores_foretold_the_end(story: Story) -> None:
     words = _words(confirmation_section(story))
     said = "Epoch 2: rank correlation with the final score 0.71 (0.20 to 0.90), over 6 trials that went on to the end."
