@@ -150,9 +150,9 @@ def groups_of(results: SweepResults, images: np.ndarray) -> np.ndarray | None:
     Raises SweepError where all images are of one group (or there is but one image): resampling it gives the same set
     each time, so intervals of no width.
     """
-    groups = results.split.get("groups")
-    known = isinstance(groups, Mapping) and all(str(image) in groups for image in images)
-    found = np.array([str(groups[str(image)]) for image in images]) if known and len(images) else None
+    groups, found = results.split.get("groups"), None
+    if isinstance(groups, Mapping) and all(str(image) in groups for image in images):
+        found = np.array([str(groups[str(image)]) for image in images])
     check_several(found, len(images))
     return found
 

@@ -43,6 +43,7 @@ def test_a_confirmed_winner_is_shown_wherever_it_stood_in_the_search(tmp_path: P
     story = Story.of(read_sweep_folder(write_fake_sweep(tmp_path, trials, objects=12)))
     value, last = Interval(0.6, 0.5, 0.7), story.table.rows[-1]
     assert last.rank == 11
+    assert last.ap is not None
     again = Candidate(last.trial, "search", value, value, 1.0, True, {1: 0.6, 2: 0.6}, 0.5)
     text = markdown(replace(story, confirmed=Confirmed((again,), 2, (1, 2), 0.01, (), ("a note of the confirmation",))))
     assert "**Ranking of the search**\n\n| \\# | trial |" in text
