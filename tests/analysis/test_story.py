@@ -1,6 +1,8 @@
 """One winner everywhere: what the page, the short report and the terminal say is what is handed over."""
 
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -9,6 +11,7 @@ from posesweep.analysis.markdown import markdown
 from posesweep.analysis.ranked import ranked
 from posesweep.analysis.report import report_page
 from posesweep.analysis.results import read_sweep_folder
+from posesweep.analysis.sections import ranking, why
 from posesweep.analysis.story import Story
 from posesweep.files import read_json, write_json
 from tests.analysis.fake_sweep import write_fake_sweep
@@ -52,6 +55,28 @@ def test_a_whole_confirmation_names_its_own(sweep: Path) -> None:
     assert report_page(story).tiles[0].text == "trial 9"
     assert "- Trial 9 is the best config" in text
     assert "**Ranking of the search**" in text
+
+
+def test_every_figure_paints_the_confirmed_winner(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    confirm(sweep)
+    status = sweep / "trials" / "0003" / "status.json"
+    write_json(status, {**read_json(status), "parameters": 9_000_000})  # else there is no cost to draw
+    painted = {}
+
+    def watched(module: ModuleType, name: str) -> None:
+        original = getattr(module, name)
+
+        def watch(*args: Any, winner: int | None = None, **kwargs: Any) -> Any:
+            painted[name] = winner
+            return original(*args, winner=winner, **kwargs)
+
+        monkeypatch.setattr(module, name, watch)
+
+    watched(why, "draw_pareto")
+    watched(why, "draw_sensitivity")
+    watched(ranking, "interval_rows")
+    report_page(told(sweep)[0])
+    assert painted == {"draw_pareto": 9, "draw_sensitivity": 9, "interval_rows": 9}
 
 
 def test_one_that_became_better_when_trained_longer_is_named_beside_the_winner(sweep: Path) -> None:
