@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +37,10 @@ RAY_SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": str(10**6),
     # workers import them while the data are prepared
     "RAY_preload_python_modules": ",".join(
-        ["torch", "pandas", "ray.tune", "posesweep.trainables.worker", "posesweep.trainables.tasks.topdown"]
+        [
+            *("torch", "torch._dynamo", "pandas", "ray.tune"),  # every optimizer of torch imports dynamo
+            *("posesweep.trainables.worker", "posesweep.trainables.tasks.topdown"),
+        ]
     ),
 }
 TRAIN_SETTINGS = {  # read where a trial runs
@@ -278,7 +282,12 @@ class Scouts:
 
 def set_environment() -> None:
     """What Ray reads from the environment when it is imported: call this before."""
-    os.environ.update(RAY_SETTINGS | TRAIN_SETTINGS | ({} if cluster_address() else LOOPBACK))
+    if "ray" in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        raise SweepError(
+            "ray was imported before the sweep could tell it to listen on this machine only and to ask for a token; "
+            "import ray after the sweep has begun, or set RAY_AUTH_MODE=token before Python starts"
+        )
+    os.environ.update(RAY_SETTINGS | ({} if cluster_address() else LOOPBACK))
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
@@ -315,6 +324,16 @@ def start_ray(cpus: float, gpus: float, dashboard: bool) -> None:
             **quiet,
         )
     )
+
+
+def without_environments_of_their_own() -> None:
+    """Have Tune ask for actors in plain processes: those that Ray starts by itself, with all imported, then fit them.
+
+    It would set PL_DISABLE_FORK in each, for PyTorch Lightning, and no worker fits that was started without it.
+    """
+    from ray.tune.execution import class_cache
+
+    class_cache.DEFAULT_ENV_VARS.clear()
 
 
 def _show_workers_our_code() -> None:

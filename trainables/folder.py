@@ -107,7 +107,7 @@ def _beating(lease: Path, mine: dict[str, Any]) -> Iterator[None]:
         write_json(lease, mine)
 
 
-FREE_TO_CHANGE = ("confirm", "budget", "failure", "keep")  # blocks that no result of a trial depends on
+FREE_TO_CHANGE = ("confirm", "budget", "failure", "keep", "track")  # blocks that no result of a trial depends on
 
 
 def refuse_changes(sweep: Sweep, folder: Path) -> None:

@@ -14,7 +14,7 @@ from posesweep.files import read_json, read_json_lines, trial_folder, write_json
 from posesweep.search_spaces.space import Sweep, edges, space_json
 from posesweep.trainables import retraining
 from posesweep.trainables.budget import Budget, notes_on_budget
-from posesweep.trainables.cluster import Slots, ray_beside, room_of, trial_resources
+from posesweep.trainables.cluster import Slots, ray_beside, room_of, trial_resources, without_environments_of_their_own
 from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes, spared
 from posesweep.trainables.housekeeping import Orders, StopAskedError, storage_error, sweep_up
 from posesweep.trainables.preflight import checked_slots
@@ -283,6 +283,7 @@ def execute(trainable: Trainable, searcher: Any, folder: Path, slots: Slots, **r
 
     from posesweep.trainables.tune_glue import Limited
 
+    without_environments_of_their_own()
     tuner = tune.Tuner(
         tune.with_resources(trainable, trial_resources(slots)),
         tune_config=tune.TuneConfig(
