@@ -50,7 +50,8 @@ class Epochs:
 
 def epochs_on_record(folder: Path) -> Epochs:
     """The epochs of all trials of a sweep folder, and of those that were trained again."""
-    files = [*folder.glob("trials/*/metrics.jsonl"), *folder.glob("*/*-s*/metrics.jsonl")]
+    trainings = ("trials/*", "confirm/*-s*", "promote-*/*-s*")  # not datacurve's, which are no part of the sweep
+    files = [file for place in trainings for file in folder.glob(f"{place}/metrics.jsonl")]
     rows = [row for file in files for row in read_json_lines(file)]
     return Epochs(tuple(_span(row) for row in rows if "worked_until" in row))
 

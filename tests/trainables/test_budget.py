@@ -54,6 +54,7 @@ def test_hours_over_all_runs_and_gpu_hours_over_all_trainings(tmp_path):
     trained(tmp_path, "trials/0000", [1.0, 2.0], 3600)
     trained(tmp_path, "trials/0001", [1.5, 30.0], 3600)  # the sweep was stopped for a day
     trained(tmp_path, "confirm/0000-s101", [31.0], 3600)
+    trained(tmp_path, "datacurve/0.5-s0", [50.0, 51.0], 3600)  # no part of the sweep
     epochs = epochs_on_record(tmp_path)
     assert epochs.hours == pytest.approx(2 + 2)  # 0 to 2 and 29 to 31
     assert epochs.training_hours == pytest.approx(5)
