@@ -1,6 +1,6 @@
 """`--dry-run`: everything a sweep does before its first trial, a few real steps, and what the whole will cost.
 
-The crop stores are built, in the cache where the sweep will find them; nothing is written into its folder.
+The crop stores are built, in the cache where the sweep will find them; nothing is left in its folder.
 """
 
 import os
@@ -15,7 +15,7 @@ from posesweep.datasets.stores import entries
 from posesweep.errors import ConfigError
 from posesweep.files import read_json
 from posesweep.search_spaces.space import Sweep
-from posesweep.trainables.cluster import Slots, cluster_address, expected_nodes, nodes, plan_slots
+from posesweep.trainables.cluster import Slots, cluster_address
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import default_cache
 from posesweep.trainables.effects import Effect, effects
@@ -32,6 +32,7 @@ from posesweep.trainables.forecast import (
     forecast,
     judge_budget,
 )
+from posesweep.trainables.preflight import checked_slots
 from posesweep.trainables.progress import duration
 from posesweep.trainables.search import rule_of
 from posesweep.trainables.sweep import prepare
@@ -76,8 +77,7 @@ def run_dry(sweep: Sweep, folder: Path) -> int:
     print(f"dry run of {sweep.name}: nothing is written into {folder}", flush=True)
     refuse_changes(sweep, folder)
     check_trackers(sweep.track)
-    alive = nodes()
-    slots = plan_slots(sweep, alive, expected_nodes(alive))
+    slots = checked_slots(sweep, _existing(folder))
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "pictures").mkdir()  # they are there, so none are drawn
         base = prepare(sweep, Path(scratch), slots)
@@ -220,8 +220,7 @@ def disk_lines(disk: Disk, folder: Path) -> list[str]:
 
 def disk_faults(disk: Disk, folder: Path) -> list[str]:
     """A disk that is too full."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(_existing(folder)).free
     if free > disk.in_folder:
         return []
     return [f"disk: {folder} needs {_gb(disk.in_folder)} and {_gb(free)} are free; lower keep.checkpoints_of_top"]
@@ -299,6 +298,11 @@ def budgets_of(sweep: Sweep) -> list[tuple[float, str]]:
     """The limits that the budget block sets."""
     given = [(sweep.budget.hours, "h"), (sweep.budget.gpu_hours, "GPU-h")] if sweep.budget is not None else []
     return [(limit, unit) for limit, unit in given if limit is not None]
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the one where it will be made."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
 
 
 def _range(seconds: Spread) -> str:

@@ -35,7 +35,7 @@ def lease(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lease.json").open("a+", encoding="utf-8") as file:
         locked = _lock(file, folder)
-        if not locked and _beats(folder / "lease.json"):
+        if not locked and beats(folder / "lease.json"):
             raise SweepError(_in_use(folder, file))
         file.truncate(0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -66,14 +66,18 @@ def _lock(file: TextIO, folder: Path) -> bool:
 def _in_use(folder: Path, file: TextIO) -> str:
     file.seek(0)
     holder = json.loads(file.read() or "{}")
+    stop = (
+        f", or `posesweep stop {folder}`" if (folder / "driver.json").is_file() else ""
+    )  # what else trains hears none
     return (
         f"{folder} is in use by process {holder.get('pid')} on {holder.get('host')} (since {holder.get('since')}); "
-        f"wait until it ends, or `posesweep stop {folder}`, then repeat the command"
+        f"wait until it ends{stop}, then repeat the command"
     )
 
 
-def _beats(lease: Path) -> bool:
-    """Whether another process rewrites the lease; one that was given back, or never held, needs no watching."""
+def beats(lease: Path) -> bool:
+    """Whether a process rewrites the lease, on a disk without locks: it is watched for a while. One that was given
+    back, or never held, needs no watching."""
     before = lease.read_bytes()
     if b'"beat"' not in before:
         return False

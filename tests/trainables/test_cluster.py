@@ -285,6 +285,20 @@ def test_a_node_that_does_not_answer_is_named():
     assert mistakes(HERE, {"10.0.0.2": "no answer: it died"}, QUESTION) == ["10.0.0.2: no answer: it died"]
 
 
+def test_a_node_is_asked_for_what_a_trial_reads(tmp_path, monkeypatch):
+    """Its skeletons and every starting point too; the test split is only read where the sweep ends."""
+    monkeypatch.chdir(tmp_path)
+    Path("s.yaml").write_text("""
+name: s
+data: {train: a.json, test: t.json, test_images: t, skeleton: mouse.yaml}
+fixed: {weights_skeleton: horse26}
+parameters: {weights: {values: [x/best.safetensors, y.safetensors]}}
+""")
+    asked = preflight.data_paths(read_sweep(Path("s.yaml")))
+    names = ["a.json", "x/best.safetensors", "y.safetensors", "mouse.yaml"]
+    assert asked == tuple(str(tmp_path / name) for name in names)
+
+
 def test_all_mistakes_are_said_at_once_and_nothing_is_left_behind(tmp_path, monkeypatch):
     def elsewhere(question):  # a node whose /shared is another disk
         found = answer(Question(str(tmp_path / "elsewhere"), question.token, ("/nowhere/a.json",)), "w")

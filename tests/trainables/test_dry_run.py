@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from posesweep.cli import main
+from posesweep.errors import SweepError
 from posesweep.trainables import dry_run
 from posesweep.trainables.cluster import Slots
 from posesweep.trainables.dry_run import Disk, disk_faults, machine_lines, memory_faults, needed_gib, within
@@ -45,6 +46,21 @@ def test_a_dry_run_from_the_command_line(tmp_path, monkeypatch, capsys):
         "ERROR budget: 1e-06 h, but the baseline alone needs ",
     ):
         assert line in said, line
+
+
+def test_the_machines_are_asked_as_by_the_sweep(tmp_path, monkeypatch):
+    """A share of a GPU that is yet to be measured is measured; a cluster's nodes are asked about a folder that is."""
+    monkeypatch.chdir(tmp_path)
+    Path("s.yaml").write_text(SWEEP + "resources: {trials_per_gpu: auto}\n")
+    asked = []
+
+    def checked(sweep, folder):
+        asked.append((sweep.resources.trials_per_gpu, folder))
+        raise SweepError("no GPU")
+
+    monkeypatch.setattr(dry_run, "checked_slots", checked)
+    assert main(["sweep", "s.yaml", "--dry-run"]) == 2
+    assert asked == [("auto", tmp_path)]
 
 
 def test_mistakes_are_said_as_by_the_sweep(tmp_path, monkeypatch, capsys):
