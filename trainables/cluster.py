@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,10 @@ class Slots:
         """What the workers hold, one by one."""
         return [{"CPU": self.cpus, "GPU": self.gpus} if self.gpus else {"CPU": self.cpus}] * self.workers
 
+    def at_most(self, trainings: int) -> "Slots":
+        """What is used of them where there are so few trainings."""
+        return replace(self, concurrent=min(self.concurrent, trainings))
+
 
 # --- what fits -------------------------------------------------------------------------------------------------------
 
@@ -105,7 +109,7 @@ def plan_slots(sweep: Sweep, nodes: Sequence[Node], expected: Sequence[Node] = (
         slots.workers,
         cpus_each,
         gpus_each,
-        min(concurrent, sweep.search.trials),
+        concurrent,
         asked.placement,
         follows=asked.concurrent == "auto" and cluster_address() is not None,
         most=possible if expected else 0,

@@ -86,9 +86,10 @@ def run_dry(sweep: Sweep, folder: Path) -> int:
         record_split(folder, split)  # refuses other data
     stores = sum(entry.size for entry in entries(default_cache()) if entry.idle_s < time.time() - begun + 1)
     print(f"data: as the sweep will have them, {len(split['val'])} objects to validate with", flush=True)
-    for line in machine_lines(slots):
+    searching = slots.at_most(sweep.search.trials)
+    for line in machine_lines(searching):
         print(line, flush=True)
-    examined = where_trials_run(sweep, base, slots)
+    examined = where_trials_run(sweep, base, searching)
     lines, faults = report(sweep, examined, slots, stores, folder)
     print("\n".join([*lines, *(f"ERROR {fault}" for fault in faults)]))
     return 1 if faults else 0
@@ -132,11 +133,12 @@ def report(sweep: Sweep, examined: Examined, slots: Slots, stores: int, folder: 
     found = forecast(plan)
     disk = disk_of(sweep, measured, slots, stores)
     lines = [*timed_lines(measured), *trial_lines(sweep, found), *hours_lines(found, slots)]
-    lines += [*disk_lines(disk, folder), memory_line(measured, slots)]
+    most = slots.at_most(max(sweep.search.trials, trainings_to_confirm(sweep)))
+    lines += [*disk_lines(disk, folder), memory_line(measured, most)]
     lines += ["what each parameter changes, tried with its extreme values:"]
     lines += [f"  {effect.sentence}" for effect in examined.effects if effect.parts]
     faults = [effect.sentence for effect in examined.effects if not effect.parts]
-    faults += [*disk_faults(disk, folder), *memory_faults(measured, slots)]
+    faults += [*disk_faults(disk, folder), *memory_faults(measured, most), *stall_faults(sweep, measured)]
     more, wrong = promised(sweep, measured, found, slots)
     return [*lines, *more], [*faults, *wrong]
 
@@ -201,13 +203,19 @@ def hours_lines(found: Forecast, slots: Slots) -> list[str]:
 
 
 def disk_of(sweep: Sweep, measured: Measured, slots: Slots, stores: int) -> Disk:
-    """Of the largest config everywhere."""
+    """Of the largest config everywhere, when all of confirm is trained and not yet thinned out."""
     largest = measured.largest
-    several = max(0, largest.config.keep_best - 1) * largest.best_bytes
-    each = largest.last_bytes + largest.best_bytes + several
-    trials = sweep.search.trials
-    running = slots.concurrent * (each + largest.last_bytes)  # a new `last` is written before the old one goes
-    return Disk(min(sweep.keep.checkpoints_of_top, trials) * each, running, trials * largest.evidence_bytes, stores)
+    best = max(1, largest.config.keep_best) * largest.best_bytes
+    trials, again = sweep.search.trials, trainings_to_confirm(sweep)
+    kept = min(sweep.keep.checkpoints_of_top, trials) * (largest.last_bytes + best) + again * best
+    # the `last` before stays, and new ones of both are written before the old ones go
+    running = slots.at_most(max(trials, again)).concurrent * (3 * largest.last_bytes + best + largest.best_bytes)
+    return Disk(kept, running, (trials + again) * largest.evidence_bytes, stores)
+
+
+def trainings_to_confirm(sweep: Sweep) -> int:
+    """How many trainings confirm adds."""
+    return sweep.confirm.trainings if sweep.confirm is not None else 0
 
 
 def disk_lines(disk: Disk, folder: Path) -> list[str]:
@@ -253,6 +261,15 @@ def memory_faults(measured: Measured, slots: Slots) -> list[str]:
     if needed <= free:
         return []
     return [f"memory: {needed:.1f} GiB are needed and {free:.1f} GiB are free; lower resources.concurrent or batch"]
+
+
+def stall_faults(sweep: Sweep, measured: Measured) -> list[str]:
+    """Epochs that would be taken for a trial that hangs."""
+    minutes = sweep.failure.stall_minutes
+    slowest = max(cost.epoch_s for cost in measured.costs)
+    if slowest < minutes * 60:
+        return []
+    return [f"failure.stall_minutes: {minutes:g}, but an epoch takes up to {duration(slowest)}; raise it"]
 
 
 def promised(sweep: Sweep, measured: Measured, found: Forecast, slots: Slots) -> tuple[list[str], list[str]]:

@@ -195,5 +195,12 @@ def thin_checkpoints(folder: Path, ended: Collection[int], keep: Collection[int]
 
 def remove_checkpoints(trial: Path) -> None:
     """Remove the weights of one training."""
-    for checkpoint in ("last", "last.new", "last.old", "best", "best.new", "best.old", "top"):
+    remove_last(trial)
+    for checkpoint in ("best", "best.new", "best.old", "top"):
+        shutil.rmtree(trial / checkpoint, ignore_errors=True)
+
+
+def remove_last(trial: Path) -> None:
+    """Remove what one training would go on from."""
+    for checkpoint in ("last", "last.new", "last.old"):
         shutil.rmtree(trial / checkpoint, ignore_errors=True)

@@ -1,5 +1,6 @@
 """What a sweep took so far, read from its folder, and when that ends it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,13 @@ def test_hours_over_all_runs_and_gpu_hours_over_all_trainings(tmp_path):
         ("{gpu_hours: 2}", GPU, "budget.gpu_hours: 2 is used up (2 trained)"),
         ("{gpu_hours: 2}", CPU, ""),
         ("{hours: 9, gpu_hours: 1}", GPU, "budget.gpu_hours: 1 is used up (2 trained)"),
-        # 2 trials x 2 seeds x 2 epochs of an hour, two at a time
+        # 2 trials x 2 seeds x 2 epochs of an hour, two at a time, or all
+        ("{hours: 5}\nconfirm: {top_k: 1, seeds: 2}", replace(CPU, concurrent=64), ""),
+        (
+            "{hours: 4}\nconfirm: {top_k: 1, seeds: 2}",
+            replace(CPU, concurrent=64),
+            "budget.hours: 4 is used up (2 trained, 2 kept for confirm)",
+        ),
         ("{hours: 7}\nconfirm: {top_k: 1, seeds: 2}", CPU, ""),
         (
             "{hours: 6}\nconfirm: {top_k: 1, seeds: 2}",
