@@ -349,17 +349,30 @@ def _show_workers_our_code() -> None:
 
 
 def _begin(init: Callable[[], Any]) -> None:
-    """Start Ray on this machine; SweepError where the machine is too busy for that. Ray waits 30 seconds, always."""
+    """Start Ray on this machine; SweepError where the machine is too busy for that, or one of Ray's processes died. Ray
+    waits 30 seconds, always."""
     try:
         init()
     except Exception as error:
-        if "timed out during startup" not in str(error):
+        if not isinstance(error, RuntimeError) and type(error) is not Exception:  # Ray's own are one or the other
             raise
+        if "timed out during startup" not in str(error):
+            reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
+            logs = _ray_folder() / "session_latest" / "logs"
+            raise SweepError(
+                f"Ray could not start on this machine: {reason}; its logs in {logs} say more (gcs_server.out "
+                "first); put that right and repeat the command"
+            ) from error
         load = f"{os.getloadavg()[0]:.0f} processes want its {len(os.sched_getaffinity(0))} CPUs"
         raise SweepError(
             f"Ray did not start within 30 s, because this machine is too busy ({load}); wait until it is quieter and "
             "repeat the command"
         ) from error
+
+
+def _ray_folder() -> Path:
+    """Where Ray keeps its sessions, as it finds that on Linux."""
+    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray"
 
 
 def _told(address: str) -> dict[str, Any]:
