@@ -167,6 +167,7 @@ def executed(train: Callable[[Path, dict[str, Any]], str], most: int = 99) -> Ca
             records.on_trial_start(0, [], trial)
             if error := train(folder / trial.config["folder"], trial.config):
                 Path(trial.error_file).write_text(f"Failure # 1\n{error}\n")
+                run["scheduler"].on_trial_error(None, trial)
                 records.on_trial_error(0, [], trial)
             else:
                 records.on_trial_complete(0, [], trial)
