@@ -39,7 +39,7 @@ def advice(
     """What the sweep speaks for trying next, the most useful first; () where it is too small to say anything."""
     if standings.winner is None:
         return ()
-    found = [*_confirm(standings, confirmed), *_edges(results, importance), *_trials(results)]
+    found = [*_confirm(results, standings, confirmed), *_edges(results, importance), *_trials(results)]
     return (*found, *_flat(results, standings, importance), *_images(standings, confirmed))
 
 
@@ -149,6 +149,11 @@ def expected_of_more(results: SweepResults, more: int) -> float | None:
 
 
 def _trials(results: SweepResults) -> list[Advice]:
+    """Whether more trials would help; nothing while the search still goes on."""
+    search = results.sweep.get("search")
+    asked = search.get("trials") if isinstance(search, Mapping) else None
+    if (isinstance(asked, int) and len(results.trials) < asked) or (results.trials["state"] == "running").any():
+        return []
     count = len(results.trials.dropna(subset=["value"]))
     more = max(10, round(count / 2))
     chance = expected_of_more(results, more)
@@ -180,9 +185,9 @@ def _th(number: int) -> str:
     return f"{number}{ending}"
 
 
-def _confirm(standings: Standings, confirmed: Confirmed | None) -> list[Advice]:
-    """Before confirming, nothing is known of seeds."""
-    if confirmed is not None or standings.ranked_count < 2:
+def _confirm(results: SweepResults, standings: Standings, confirmed: Confirmed | None) -> list[Advice]:
+    """Before confirming, nothing is known of seeds; a sweep whose file asks for it is going to."""
+    if confirmed is not None or results.sweep.get("confirm") or standings.ranked_count < 2:
         return []
     rivals = len(standings.tied)
     top = min(max(CONFIRM_TOP, 1 + rivals), 5, standings.ranked_count)
@@ -198,20 +203,21 @@ def _confirm(standings: Standings, confirmed: Confirmed | None) -> list[Advice]:
 
 
 def _images(standings: Standings, confirmed: Confirmed | None) -> list[Advice]:
-    """A tie is a matter of the number of validation images: intervals shrink with its square root."""
-    winner = standings.winner
-    if confirmed is not None:
-        names = [str(row.trial) for row in confirmed.tied]
-    else:
-        names = [str(row.trial) for row in standings.tied]
+    """A tie is a matter of the number of validation images, and of seeds once there are several: intervals shrink with
+    its square root. Nothing while a confirmation is on its way."""
+    if confirmed is not None and not confirmed.complete:
+        return []
+    again = confirmed if confirmed is not None and confirmed.winner is not None else None
+    names = [str(row.trial) for row in (standings.tied if again is None else again.tied)]
+    winner = standings.winner if again is None else again.winner
     if not names or winner is None or winner.gain is None:
         return []
+    more = "validate on four times as many images" if again is None else "it takes four times as many images and seeds"
     half = (winner.gain.high - winner.gain.low) / 2
     if half <= 0:
         return []
     text = (
         f"{'Trial' if len(names) == 1 else 'Trials'} {listed(names)} cannot be told apart from the best. To see "
-        f"differences half as large ({half / 2:.3f} instead of {half:.3f} AP), validate on four times as many images; "
-        "or take the cheapest of them."
+        f"differences half as large ({half / 2:.3f} instead of {half:.3f} AP), {more}; or take the cheapest of them."
     )
     return [Advice("more_images", text, change={"times": 4})]

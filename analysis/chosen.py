@@ -4,15 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posesweep.analysis.confirmed import Candidate, confirmed
+from posesweep.analysis.confirmed import ENDED, Candidate, Confirmed, confirmed
 from posesweep.analysis.promoted import Promoted, promotions
 from posesweep.analysis.ranked import Standings
 from posesweep.analysis.ranking import Interval
 from posesweep.analysis.results import SweepResults
 from posesweep.errors import SweepError
 from posesweep.files import read_json, read_record, trial_folder
-
-ENDED = ("finished", "diverged", "failed")
 
 
 @dataclass(frozen=True)
@@ -32,15 +30,17 @@ class Chosen:
     promoted: Promoted | None = None  # where it was trained longer
 
 
-def chosen(results: SweepResults, table: Standings, number: int | None = None) -> Chosen:
+def chosen(
+    results: SweepResults, table: Standings, number: int | None = None, found: Confirmed | None = None
+) -> Chosen:
     """The winner's training, or that of trial `number` in the search; SweepError where there is none.
 
     The winner is the confirmed one, once all trainings of the confirmation have ended; the best that was promoted to
-    more epochs takes its place where it became better.
+    more epochs takes its place where it became better. `found`: the confirmation where it was read already.
     """
     if number is not None:
         return _of_search(results, table, number)
-    found = confirmed(results) if not unconfirmed(results) else None
+    found = None if unconfirmed(results) else found or confirmed(results)
     if found is not None and found.winner is not None:
         picked = best_seed(results, found.winner)
     else:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from posesweep.analysis.confirmed import Confirmed
 from posesweep.analysis.cost import cost
 from posesweep.analysis.ranked import AP, Standings, groups_of, matches_of
 from posesweep.analysis.ranking import Bootstrap, Interval, TrialEvidence, rank
@@ -21,6 +22,7 @@ class Run:
     label: str  # its folder, as the user named it
     results: SweepResults
     table: Standings
+    confirmed: Confirmed | None = None  # one that decides; the comparison itself is of the search's trainings
 
 
 @dataclass(frozen=True)
@@ -151,8 +153,11 @@ def _paired(first: Contender, others: Sequence[Contender]) -> tuple[Contender, .
     if len(found) < 2:
         return tuple(runs)
     images = next(matches.images for matches in found.values() if matches is not None)
-    bootstrap = Bootstrap(groups=groups_of(first.run.results, images))
-    ranking = rank([TrialEvidence(i, matches) for i, matches in found.items()], 0, bootstrap)
+    try:
+        bootstrap = Bootstrap(groups=groups_of(first.run.results, images))
+        ranking = rank([TrialEvidence(i, matches) for i, matches in found.items()], 0, bootstrap)
+    except SweepError as error:  # they are shown side by side all the same
+        return tuple(one if one.apart else _with_reason(one, str(error)) for one in runs)
     rows = {row.trial: row for row in ranking.rows}
     return tuple(
         Contender(one.run, one.trial, one.value, rows[i].ap, rows[i].to_baseline if i else None, rows[i].p_best)
@@ -168,13 +173,24 @@ def _notes(contenders: Sequence[Contender]) -> tuple[str, ...]:
     hashes = {str(one.run.results.split.get("hash", "")) for one in paired}
     if len(hashes) > 1:
         notes.append("The validation objects are the same, the training data are not: a gain may come from either.")
+    notes += [said for one in contenders if (said := _other_winner(one))]
     counts = {one.run.table.ranked_count for one in paired}
     if len(counts) > 1:
         listed = ", ".join(f"{one.run.label} {one.run.table.ranked_count}" for one in paired)
         notes.append(
             f"Each winner was picked on these images, which flatters the one picked from more trials ({listed})."
         )
+    if len(paired) > 1:
+        notes.append("One training each: another seed may turn this round.")
     return tuple(notes)
+
+
+def _other_winner(one: Contender) -> str:
+    """A note where a confirmation has named another winner than the search."""
+    again = one.run.confirmed.winner if one.run.confirmed is not None else None
+    if again is None or one.trial in (None, again.trial):
+        return ""
+    return f"{one.run.label} confirmed trial {again.trial}; compared is trial {one.trial}, the search's best."
 
 
 def verdict(contender: Contender, first: Contender) -> str:

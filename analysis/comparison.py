@@ -7,9 +7,9 @@ import pandas as pd
 from posesweep.analysis.compare import Comparison, Contender, Difference, Run, compare, verdict
 from posesweep.analysis.decision import decision
 from posesweep.analysis.page import Block, Cell, Column, Csv, Page, Row, Section, Table, Words, plain_table, render
-from posesweep.analysis.ranked import ranked
 from posesweep.analysis.report import ABOUT
 from posesweep.analysis.results import read_sweep_folder
+from posesweep.analysis.story import Story
 from posesweep.analysis.wording import duration, number, percent, setting_text, signed, span, trials_text
 from posesweep.files import write_text
 
@@ -18,8 +18,8 @@ COLUMNS = ("run", "winner", "score", "over the first", "P(best)", "trials", "tri
 
 def read_run(folder: Path) -> Run:
     """Read and rank one sweep folder. Raises SweepError."""
-    results = read_sweep_folder(folder)
-    return Run(str(folder), results, ranked(results))
+    story = Story.of(read_sweep_folder(folder))
+    return Run(str(folder), story.results, story.table, story.decisive)
 
 
 def compare_folders(folders: list[Path], out: Path | None = None) -> tuple[Comparison, Path]:
@@ -82,7 +82,7 @@ def _decisions(compared: Comparison) -> list[Section]:
     """What each sweep says of itself."""
     found = []
     for i, one in enumerate(compared.contenders):
-        said = decision(one.run.results, one.run.table)
+        said = decision(one.run.results, one.run.table, one.run.confirmed)
         sentences = tuple(f"{about}: {text}" for about, text in zip(ABOUT, said, strict=True))
         blocks: list[Block] = [Words(sentences)]
         if one.run.results.notes:

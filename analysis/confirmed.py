@@ -24,7 +24,6 @@ the sweep kept evidence of them. The AP itself is flattered by this choice all t
 used to choose can mend that.
 """
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,9 +38,9 @@ from posesweep.analysis.ranking import (
     Bootstrap,
     Interval,
     Luck,
-    TrialEvidence,
     against,
     against_best,
+    matches_at,
     of_each,
     same_truth,
     share_best,
@@ -53,6 +52,7 @@ from posesweep.errors import SweepError
 from posesweep.files import read_json
 
 FILE = "confirm.json"
+ENDED = ("finished", "diverged", "failed")  # states of a training that will not go on
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Candidate:
     parameters: int | None = None
     train_s: float | None = None  # of one run, mean
     reason: str = ""
+    trainings: int | None = None  # in `ap` and the other intervals: fewer than the seeds where evidence is missing
 
     @property
     def value(self) -> float | None:
@@ -98,7 +99,7 @@ class Confirmed:
     seed_sd: float | None  # standard deviation of AP between seeds of one config, pooled over the candidates
     rungs: tuple[RungCorrelation, ...]  # of the sweep: how well its rungs foretold the end
     notes: tuple[str, ...] = ()
-    complete: bool = True  # all runs have ended as trainings do; else the figures may still change
+    complete: bool = True  # all runs have ended, well or not; else the figures may still change
 
     @property
     def winner(self) -> Candidate | None:
@@ -176,7 +177,7 @@ def confirmed(results: SweepResults) -> Confirmed | None:
         seed_sd=seed_sd,
         rungs=rung_correlations(results),
         notes=(*_run_notes(runs), *notes, *_length_note(results, record.get("epochs"))),
-        complete=all(run.counts or run.state == "diverged" for run in runs),
+        complete=all(run.state in ENDED for run in runs),
     )
 
 
@@ -206,18 +207,10 @@ def _read_run(sweep_folder: Path, row: Mapping[str, Any]) -> Run:
         state=str(status.get("state", "unknown")),
         reason=str(status.get("reason") or ""),
         value=float(best) if best is not None and np.isfinite(best) else None,
-        matches=_evidence(folder / "evidence.npz"),
+        matches=matches_at(folder / "evidence.npz"),
         parameters=status.get("parameters"),
         train_s=cost.get("train_s"),
     )
-
-
-def _evidence(path: Path) -> Matches | None:
-    """None where it is missing, torn, or of a kind that has no AP."""
-    try:
-        return TrialEvidence.read(0, path).matches
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None
 
 
 def _candidate(results: SweepResults, row: Mapping[str, Any], runs: Sequence[Run]) -> Candidate:
@@ -243,13 +236,17 @@ def _out_of_place(runs: Sequence[Run], done: Sequence[Run]) -> str:
     diverged = [str(run.seed) for run in runs if run.state == "diverged"]
     if diverged:  # leaving such runs out would flatter the config
         return f"diverged with seed {', '.join(diverged)}, so it cannot be relied on"
-    return "" if done else "no run has been trained to its end yet"
+    if done:
+        return ""
+    ended = bool(runs) and all(run.state in ENDED for run in runs)
+    return "no run came to its end with a score" if ended else "no run has been trained to its end yet"
 
 
 def _run_notes(runs: Sequence[Run]) -> list[str]:
     notes = [f"Failed: {run} ({run.reason or 'no reason given'})." for run in runs if run.state == "failed"]
-    ended = ("failed", "diverged")
-    if missing := [str(run) for run in runs if not run.counts and run.state not in ended]:
+    if scoreless := [str(run) for run in runs if run.state == "finished" and not run.counts]:
+        notes.append(f"Finished without a score: {', '.join(scoreless)}; no validation object has a label.")
+    if missing := [str(run) for run in runs if run.state not in ENDED]:
         notes.append(f"Not trained to the end yet: {', '.join(missing)}; the confirmed figures may still change.")
     return notes
 
@@ -280,8 +277,14 @@ def _placed(
             notes.append(f"No intervals: {error}.")
         else:
             rows = [replace(row, **found.fields.get(row.trial, {})) for row in rows]
-            return _in_order(rows, results), found.seed_sd, list(found.notes)
+            return _in_order(rows, results), found.seed_sd, [*_without_evidence(ranked_, runs), *found.notes]
     return _in_order(rows, results), None, notes
+
+
+def _without_evidence(trials: set[int], runs: Sequence[Run]) -> list[str]:
+    """A note on the runs whose values are shown and that no interval knows."""
+    gone = [str(run) for run in runs if run.trial in trials and run.counts and run.matches is None]
+    return [f"Without evidence.npz, so not in the intervals: {', '.join(gone)}."] if gone else []
 
 
 def _in_order(rows: list[Candidate], results: SweepResults) -> list[Candidate]:
@@ -346,6 +349,7 @@ def pooled(
     further = np.stack([each[keep] for each in others]) if others else np.zeros((0, int(keep.sum())))
     further = bootstrap.widened(further, len(reference.images))
     fields = _fields(order, np.array([mean_ap[t] for t in order]), _means(sampled), luck, (baseline, further))
+    fields = {trial: {**said, "trainings": len(by_trial[trial])} for trial, said in fields.items()}
     groups = int(bootstrap.group_index(len(reference.images)).max()) + 1
     notes = size_notes(len(reference.images), groups)
     if seeds.scatter is None:

@@ -23,8 +23,9 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from posesweep.analysis.drawing import GREY, INK, OTHER, WINNER
 from posesweep.analysis.keypoint_ap import Matches, bootstrap_ap, keypoint_ap
 from posesweep.analysis.ranked import groups_of
-from posesweep.analysis.ranking import MATCH_PREFIX, Bootstrap, Interval
+from posesweep.analysis.ranking import Bootstrap, Interval, matches_at
 from posesweep.analysis.results import SweepResults
+from posesweep.errors import SweepError
 
 FOLDER, FILE = "datacurve", "datacurve.json"
 LEAST_SIZES = 3  # fewer do not show whether a curve bends
@@ -69,14 +70,13 @@ def datacurve(results: SweepResults) -> DataCurve:
     """Read the trainings on parts of the data, fit and look ahead. Whatever is missing is said in the sentence."""
     points = _points(results.folder / FOLDER / FILE)
     if points is None:
-        command = f"posesweep datacurve {results.folder}"
-        return DataCurve(pd.DataFrame(columns=COLUMNS), None, None, f"{UNKNOWN}; `{command}` finds out.")
-    matches = [_matches(results.folder / FOLDER / str(point["folder"]) / "evidence.npz") for point in points]
+        return DataCurve(pd.DataFrame(columns=COLUMNS), None, None, untried(results))
+    matches = [matches_at(results.folder / FOLDER / str(point["folder"]) / "evidence.npz") for point in points]
     kept = [i for i, one in enumerate(matches) if one is not None and points[i]["state"] == "finished"]
-    samples = _samples(results, [matches[i] for i in kept])
+    samples, alone = _samples(results, [matches[i] for i in kept])
     table = _table(points, kept, samples)
     known = table.dropna(subset=["AP"])
-    if reason := _too_little(known):
+    if reason := alone or _too_little(known):
         return DataCurve(table, None, None, f"{UNKNOWN}: {reason}.")
     sizes, aps = known["objects"].to_numpy(float), known["AP"].to_numpy(float)
     law = fit(sizes, 1 - aps)
@@ -87,6 +87,13 @@ def datacurve(results: SweepResults) -> DataCurve:
         float(law.error(full) - law.error(2 * full)), *(float(q) for q in np.quantile(gains, (0.025, 0.975)))
     )
     return DataCurve(table, law, gain, _sentence(gain, full), _curve(law, draws, sizes.min(), 2 * full))
+
+
+def untried(results: SweepResults) -> str:
+    """What is to be said where there is no (readable) record of trainings on parts of the data; "" where there is."""
+    if _points(results.folder / FOLDER / FILE) is not None:
+        return ""
+    return f"{UNKNOWN}; `posesweep datacurve {results.folder}` finds out."
 
 
 def fit(sizes: Float[np.ndarray, "p"], errors: Float[np.ndarray, "p"]) -> PowerLaw:
@@ -118,24 +125,22 @@ def _points(file: Path) -> list[dict[str, Any]] | None:
     return points or None
 
 
-def _matches(file: Path) -> Matches | None:
-    if not file.is_file():
-        return None
-    with np.load(file, allow_pickle=False) as stored:
-        saved = {n.removeprefix(MATCH_PREFIX): stored[n] for n in stored.files if n.startswith(MATCH_PREFIX)}
-    return Matches.from_arrays(saved) if saved else None
-
-
-def _samples(results: SweepResults, matches: list[Matches | None]) -> Float[np.ndarray, "p b"]:
-    """AP of every training: first on the set as it is, then on resamples of its images."""
+def _samples(results: SweepResults, matches: list[Matches | None]) -> tuple[Float[np.ndarray, "p b"], str]:
+    """AP of every training: first on the set as it is, then on resamples of its images; nan, and why, where those
+    would all be the same."""
     found = [one for one in matches if one is not None]
     if not found:
-        return np.zeros((0, 1 + RESAMPLES))
-    images = found[0].images
-    weights = Bootstrap(groups=groups_of(results, images), resamples=RESAMPLES).weights(len(images))
-    aps = [np.array([keypoint_ap(one)["AP"]]) for one in found]
-    rows = [np.concatenate([ap, bootstrap_ap(one, weights)]) for ap, one in zip(aps, found, strict=True)]
-    return np.where(np.stack(rows) < 0, np.nan, np.stack(rows))
+        return np.zeros((0, 1 + RESAMPLES)), ""
+    samples = np.full((len(found), 1 + RESAMPLES), np.nan)
+    samples[:, 0] = [keypoint_ap(one)["AP"] for one in found]
+    images, why = found[0].images, ""
+    try:
+        weights = Bootstrap(groups=groups_of(results, images), resamples=RESAMPLES).weights(len(images))
+    except SweepError as error:
+        why = str(error)
+    else:
+        samples[:, 1:] = [bootstrap_ap(one, weights) for one in found]
+    return np.where(samples < 0, np.nan, samples), why
 
 
 def _table(points: list[dict[str, Any]], kept: list[int], samples: Float[np.ndarray, "p b"]) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from posesweep.analysis.chosen import Chosen
 from posesweep.analysis.confirmed import Confirmed
 from posesweep.analysis.ranked import Standing, Standings
 from posesweep.analysis.ranking import Interval
@@ -18,19 +19,39 @@ PREDICATES = {
 }
 
 
-def decision(results: SweepResults, ranked: Standings, confirmed: Confirmed | None = None) -> tuple[str, str, str]:
+def decision(
+    results: SweepResults, ranked: Standings, confirmed: Confirmed | None = None, picked: Chosen | None = None
+) -> tuple[str, str, str]:
     """(the winner, the gain over the baseline, how sure).
 
     A sweep trains each config once: what it can say is that this trained network does better on these images. Only
     `confirmed`, with several seeds, says that a gain is confirmed; simulated sweeps of equal configs show why
-    (benchmarks/trust.py).
+    (benchmarks/trust.py). `confirmed` is one that decides (`Story.decisive`), `picked` the training handed over.
     """
+    winner, gain, sure = _of_winner(results, ranked, confirmed)
+    return winner + _trained_longer(picked, results), gain, sure
+
+
+def _of_winner(results: SweepResults, ranked: Standings, confirmed: Confirmed | None) -> tuple[str, str, str]:
     if confirmed is not None and confirmed.winner is not None:
         return _confirmed_winner(confirmed), _confirmed_gain(confirmed), _confirmed_sure(confirmed, results)
     winner = ranked.winner
     if winner is None:
         return _nothing(results), "So there is nothing to compare with the baseline.", "Nothing can be said yet."
     return _winner(winner, ranked, results), _gain(winner, ranked), _how_sure(winner, ranked, results)
+
+
+def _trained_longer(picked: Chosen | None, results: SweepResults) -> str:
+    """A sentence more where another training than the winner's is handed over."""
+    row = picked.promoted if picked is not None else None
+    if row is None:
+        return ""
+    metric = results.metric.removeprefix("val/")
+    reached = f"{metric} {_number(row.value)}" if row.ap is None else _with_interval(row.ap)
+    return (
+        f" Trained for {row.epochs} epochs, trial {row.trial} became better: {reached}; "
+        "it is the one that is handed over."
+    )
 
 
 def listed(items: list[str], most: int = 6) -> str:
@@ -50,7 +71,7 @@ def _winner(winner: Standing, ranked: Standings, results: SweepResults) -> str:
     who = f"Trial {winner.trial} did best" if winner.state == "finished" else f"So far trial {winner.trial} leads"
     if winner.ap is None:
         return f"{who}: {results.metric} {_number(winner.value)}, without an interval."
-    first = f"{who}: AP {winner.ap.value:.3f} (95 % interval {_range(winner.ap)})."
+    first = f"{who}: {_with_interval(winner.ap)}."
     if ranked.ranked_count == 1:
         return f"{first} It is the only trial in the ranking."
     if winner.p_best is None:
@@ -84,11 +105,10 @@ def _gain(winner: Standing, ranked: Standings) -> str:
 def _confirmed_winner(confirmed: Confirmed) -> str:
     winner = confirmed.winner
     assert winner is not None
-    seeds = len(winner.seed_values)
+    seeds = len(winner.seed_values) if winner.trainings is None else winner.trainings
     trainings = f"{seeds} trainings" if seeds > 1 else "1 training"
-    shown = f"AP {winner.ap.value:.3f} (95 % interval {_range(winner.ap)})" if winner.ap else _number(winner.value)
-    so_far = "" if confirmed.complete else "so far "
-    first = f"Trial {winner.trial} is {so_far}the best config: {shown}, mean of {trainings}"
+    shown = _with_interval(winner.ap) if winner.ap else _number(winner.value)
+    first = f"Trial {winner.trial} is the best config: {shown}, mean of {trainings}"
     first += f"; the sweep had {_number(winner.sweep_value)}." if winner.sweep_value is not None else "."
     if winner.ap is None:
         return first
@@ -115,7 +135,7 @@ def _confirmed_gain(confirmed: Confirmed) -> str:
         return "The baseline was not trained again, so what the search gained is not confirmed."
     of = f"the baseline (trial {baseline.trial})"
     if baseline.reason:
-        return f"What the search gained is not confirmed: {of} {baseline.reason}."
+        return f"What the search gained is not confirmed: {of}: {baseline.reason}."
     if winner.gain is None:
         return (
             f"{_number(winner.value)} against {_number(baseline.value)} of {of}; without an interval it may be chance."
@@ -144,8 +164,6 @@ def _confirmed_sure(confirmed: Confirmed, results: SweepResults) -> str:
         parts.append(f"The validation set holds {count} objects.")
     if winner.ap is not None:
         parts.append("The candidates were chosen on these images, so the AP itself is still a little flattered.")
-    if not confirmed.complete:
-        parts.append("Not all runs have ended; this may still change.")
     if note := _sigmas_note(results.split):
         parts.append(f"{note[:1].upper()}{note[1:].rstrip('.')}.")
     return " ".join(parts) or "How sure this is is not known."
@@ -162,7 +180,11 @@ def _how_sure(winner: Standing, ranked: Standings, results: SweepResults) -> str
         parts.append(f"In {wins} of resampled validation sets, trial {winner.trial} is best of {ranked.ranked_count}.")
     if count := len(results.split.get("val") or ()):
         parts.append(_resolution(count, winner))
-    if ranked.ranked_count > 1:
+    if ranked.ranked_count > 1 and winner.ap is None:
+        parts.append(
+            "Each config was trained once, so the one picked had more luck of the seed than most; confirm takes it out."
+        )
+    elif ranked.ranked_count > 1:
         parts.append(
             "Each config was trained once: the luck of the seed is not in these intervals, and the one picked had more "
             "of it than most; confirm takes it out."
@@ -184,6 +206,10 @@ def _sigmas_note(split: Mapping[str, Any]) -> str:
     """What the data say about OKS sigmas that nobody measured: AP then depends on a guess."""
     said = (split.get("skeleton") or {}).get("sigmas_note")
     return str(said or next((note for note in split.get("notes") or () if "sigmas" in str(note)), ""))
+
+
+def _with_interval(ap: Interval) -> str:
+    return f"AP {ap.value:.3f} (95 % interval {_range(ap)})"
 
 
 def _range(interval: Interval, sign: bool = False) -> str:

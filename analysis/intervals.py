@@ -20,11 +20,19 @@ class IntervalRow:
     p_best: float | None
 
 
-def interval_rows(ranked: Standings, most: int) -> tuple[IntervalRow, ...]:
-    """The ranked trials that have an interval: the best `most`, and the baseline wherever it is."""
+def interval_rows(ranked: Standings, most: int, winner: int | None = None) -> tuple[IntervalRow, ...]:
+    """The ranked trials that have an interval: the best `most`, and baseline and winner wherever they are.
+
+    `winner`: the trial, where it is not the best of the search.
+    """
+    green = winner if winner is not None or ranked.winner is None else ranked.winner.trial
     rows = [row for row in ranked.rows if row.rank is not None and row.ap is not None]
-    shown = [row for row in rows if rows.index(row) < most or row.role == "baseline"]
-    return tuple(IntervalRow(_label(row), row.ap, _colour(row), row.p_best) for row in shown if row.ap is not None)
+    shown = [row for row in rows if rows.index(row) < most or row.role == "baseline" or row.trial == green]
+    return tuple(
+        IntervalRow(_label(row), row.ap, WINNER if row.trial == green else _colour(row), row.p_best)
+        for row in shown
+        if row.ap is not None
+    )
 
 
 def _label(row: Standing) -> str:
@@ -32,8 +40,6 @@ def _label(row: Standing) -> str:
 
 
 def _colour(row: Standing) -> str:
-    if row.rank == 1:
-        return WINNER
     if row.role == "baseline":
         return BASELINE
     return TIED if row.tied else GREY

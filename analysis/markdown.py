@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from posesweep.analysis.decision import decision
-from posesweep.analysis.ranked import Standing, Standings
+from posesweep.analysis.ranked import Standing
 from posesweep.analysis.results import SweepResults
 from posesweep.analysis.sections.course import winner_settings
 from posesweep.analysis.story import Story
@@ -16,17 +16,17 @@ ESCAPES = str.maketrans({letter: f"\\{letter}" for letter in "\\`*_[]#~"} | {x: 
 def markdown(story: Story) -> str:
     """The short report as GitHub Markdown; names from the data cannot break out of their place."""
     results, table = story.results, story.table
-    said = decision(results, table, story.confirmed)
+    said = decision(results, table, story.decisive, story.picked)
     parts = [f"## {literal(results.name)}", "\n".join(f"- {literal(one)}" for one in said)]
     if any(row.rank is not None for row in table.rows):
-        parts.append(_ranking(results, table))
+        parts.append(_ranking(story))
     differ = [one for one in winner_settings(story) if one.differs]
     if differ:
         rows = [(one.key, setting_text(one.winner), setting_text(one.baseline)) for one in differ]
         parts.append(
             "**Settings that differ from the baseline**\n\n" + table_of(("setting", "winner", "baseline"), rows)
         )
-    if notes := [*results.notes, *table.notes]:
+    if notes := [*story.notes, *(story.confirmed.notes if story.confirmed is not None else ())]:
         parts.append("**Notes**\n\n" + "\n".join(f"- {literal(note)}" for note in notes))
     return "\n\n".join([*parts, _source(results)]) + "\n"
 
@@ -36,12 +36,16 @@ def _source(results: SweepResults) -> str:
     return f"<sub>{literal(said)}; the whole report: report.html</sub>"
 
 
-def _ranking(results: SweepResults, table: Standings) -> str:
-    placed = [row for row in table.rows if row.rank is not None]
-    shown = [row for row in placed if placed.index(row) < ROWS or row.role == "baseline"]
+def _ranking(story: Story) -> str:
+    results = story.results
+    placed = [row for row in story.table.rows if row.rank is not None]
+    kept = {story.winner_trial, story.baseline_trial}  # wherever they stand
+    shown = [row for row in placed if placed.index(row) < ROWS or row.trial in kept]
     columns = ("#", "trial", results.metric.removeprefix("val/"), "P(best)", "over the baseline", *results.params)
     text = table_of(columns, [_row(row, results) for row in shown])
     left = len(placed) - len(shown)
+    if story.confirmed is not None:
+        text = f"**Ranking of the search**\n\n{text}"
     return text + (f"\n\nand {trials_text(left)} more" if left else "")
 
 

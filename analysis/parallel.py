@@ -50,10 +50,13 @@ def parallel(results: SweepResults) -> Parallel | None:
     None where there is nothing to see: fewer than two trials with a score, or no parameter that varied.
     """
     rows = results.trials.dropna(subset="value").sort_values("value", ascending=results.maximize, kind="stable")
+    if len(rows) < 2:
+        return None
     stated = stated_parameters(results)
-    axes = [_axis(name, rows[PARAMS + name], stated.get(name, {})) for name in results.params]
+    known = [name for name in results.params if rows[PARAMS + name].notna().any()]
+    axes = [_axis(name, rows[PARAMS + name], stated.get(name, {})) for name in known]
     varied = [axis for axis in axes if len(np.unique(axis.heights)) > 1]  # nan counts as one value
-    if len(rows) < 2 or not varied:
+    if not varied:
         return None
     score = _axis(results.metric.removeprefix("val/"), rows["value"], {})
     merit = score.heights if results.maximize else 1 - score.heights
@@ -86,7 +89,8 @@ def _log_ticks(low: float, high: float) -> Float[np.ndarray, "t"]:
 
 def _ends(scale: Scale, stated: Mapping[str, Any]) -> tuple[float, float]:
     """The searched range, widened to values outside it (a baseline may lie there); never empty."""
-    said = [float(stated[end]) for end in ("min", "max") if isinstance(stated.get(end), int | float)]
+    ends = [stated.get(key, stated.get(other)) for key, other in (("low", "min"), ("high", "max"))]
+    said = [float(end) for end in ends if isinstance(end, int | float)]
     if scale.log:
         said = [end for end in said if end > 0]
     every = np.concatenate([scale.places[np.isfinite(scale.places)], said])

@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from posesweep.analysis.drawing import BASELINE, OTHER, WINNER
 from posesweep.analysis.results import PARAMS, SweepResults
+from posesweep.analysis.searched import choice_text
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ def scale_of(values: pd.Series, stated: Mapping[str, Any]) -> Scale:
     if numeric and not stated.get("values"):
         places = values.astype(float).to_numpy()
         return Scale(bool(stated.get("log")) and bool((places[~np.isnan(places)] > 0).all()), (), places)
-    texts = known.map(str)
-    named = [str(value) for value in stated.get("values") or ()]
+    texts = known.map(choice_text)
+    named = [choice_text(value) for value in stated.get("values") or ()]
     categories = tuple(dict.fromkeys([*named, *sorted(texts)]))
     return Scale(False, categories, texts.map(categories.index).reindex(values.index).to_numpy(float))
 

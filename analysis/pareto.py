@@ -114,10 +114,11 @@ def _notes(table: pd.DataFrame) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def draw_pareto(numbers: Pareto, ax: Axes, cost: str = "parameters") -> None:
-    """One dot a trial, the front as a line along its trials, which are named."""
+def draw_pareto(numbers: Pareto, ax: Axes, cost: str = "parameters", winner: int | None = None) -> None:
+    """One dot a trial, the front as a line along its trials, which are named. `winner`: where it is not the best of
+    the search."""
     table = numbers.table.dropna(subset=[cost])
-    best = table["trial"].iloc[0] if len(table) else None
+    best = winner if winner is not None or table.empty else table["trial"].iloc[0]
     colours = [WINNER if t == best else BASELINE if t == numbers.baseline else OTHER for t in table["trial"]]
     ax.scatter(table[cost], table["value"], 34, color=colours, zorder=3)
     on_front = table[table[f"on_front_{cost}"]].sort_values(cost)

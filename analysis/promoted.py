@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from posesweep.analysis.ranked import AP, groups_of
-from posesweep.analysis.ranking import Bootstrap, Interval, Ranked, TrialEvidence, rank
+from posesweep.analysis.ranking import Bootstrap, Interval, Ranked, TrialEvidence, matches_at, rank
 from posesweep.analysis.results import SweepResults
 from posesweep.errors import SweepError
 from posesweep.files import read_record
@@ -78,16 +78,19 @@ def _places(
     """What the paired bootstrap says, where the sweep is by AP."""
     if results.metric != AP:
         return {}, ()
-    evidence = [TrialEvidence.read(run["trial"], results.folder / run["folder"] / "evidence.npz") for run in runs]
-    images = next((each.matches.images for each in evidence if each.matches is not None), None)
-    if images is None:
+    read = {run["trial"]: matches_at(results.folder / run["folder"] / "evidence.npz") for run in runs}
+    found = {trial: matches for trial, matches in read.items() if matches is not None}
+    if not found:
         return {}, ()
     try:
-        bootstrap = Bootstrap(groups=groups_of(results, images))
-        ranking = rank([each for each in evidence if each.matches is not None], baseline, bootstrap)
+        groups = groups_of(results, next(iter(found.values())).images)
+        ranking = rank([TrialEvidence(*each) for each in found.items()], baseline, Bootstrap(groups=groups))
     except SweepError as error:  # trainings that cannot be compared are still shown side by side
         return {}, (f"No intervals: {error}.",)
-    return {row.trial: row for row in ranking.rows}, ranking.notes
+    notes = ranking.notes
+    if gone := [str(trial) for trial, matches in read.items() if matches is None]:
+        notes += (f"Without evidence.npz, so not in the intervals: trial {', '.join(gone)}.",)
+    return {row.trial: row for row in ranking.rows}, notes
 
 
 def _status(folder: Path) -> dict[str, Any]:

@@ -145,11 +145,27 @@ def matches_of(evidence: Evidence | None) -> Matches | None:
 
 
 def groups_of(results: SweepResults, images: np.ndarray) -> np.ndarray | None:
-    """The group (video, animal) of each image where split.json knows them: pictures of one are not independent."""
-    groups = results.split.get("groups")
-    if not isinstance(groups, Mapping) or not all(str(image) in groups for image in images):
-        return None
-    return np.array([str(groups[str(image)]) for image in images])
+    """The group (video, animal) of each image where split.json knows them: pictures of one are not independent.
+
+    Raises SweepError where all images are of one group (or there is but one image): resampling it gives the same set
+    each time, so intervals of no width.
+    """
+    groups, found = results.split.get("groups"), None
+    if isinstance(groups, Mapping) and all(str(image) in groups for image in images):
+        found = np.array([str(groups[str(image)]) for image in images])
+    check_several(found, len(images))
+    return found
+
+
+def check_several(groups: np.ndarray | None, images: int) -> None:
+    """Raise SweepError where the validation images are one group only; without `groups` each image is its own."""
+    if images == 1:
+        raise SweepError("there is only one image, so nothing tells how far chance reaches; validate on two or more")
+    if groups is not None and len(np.unique(groups)) == 1:
+        raise SweepError(
+            "all validation images are of one group, so nothing tells how far chance reaches; validate on two groups "
+            "or more"
+        )
 
 
 def _fields(ranking: Ranking, whole: bool) -> dict[int, dict[str, Any]]:

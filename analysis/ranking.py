@@ -20,6 +20,8 @@ have given is not in it, so a config may be better here and not better at all. T
 several seeds: see `confirmed`.
 """
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +54,21 @@ class TrialEvidence:
         """The evidence in a trial's evidence.npz; a file that is not there is a reason, not an error."""
         if not path.is_file():
             return cls(trial, None, "no evidence: it ended before its first validation")
-        with np.load(path, allow_pickle=False) as arrays:
-            saved = {
-                key.removeprefix(MATCH_PREFIX): arrays[key] for key in arrays.files if key.startswith(MATCH_PREFIX)
-            }
-        return cls(trial, Matches.from_arrays(saved))
+        return cls(trial, _stored_matches(path))
+
+
+def matches_at(path: Path) -> Matches | None:
+    """The matches in an evidence.npz; None where it is missing, torn, or of a kind that has no AP."""
+    try:
+        return _stored_matches(path)
+    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile):
+        return None
+
+
+def _stored_matches(path: Path) -> Matches:
+    with np.load(path, allow_pickle=False) as arrays:
+        saved = {key.removeprefix(MATCH_PREFIX): arrays[key] for key in arrays.files if key.startswith(MATCH_PREFIX)}
+    return Matches.from_arrays(saved)
 
 
 @dataclass(frozen=True)

@@ -46,13 +46,13 @@ SECTIONS: tuple[MakeSection, ...] = (  # in the order in which a reader wants th
 )
 
 
-def build_report(folder: Path) -> Path:
+def build_report(folder: Path, story: Story | None = None) -> Path:
     """Write report.html, report.md, csv/ and results.parquet into the sweep folder; the path of the page.
 
-    Raises SweepError when the folder is not a sweep's.
+    `story`: of this folder, where it was read already. Raises SweepError when the folder is not a sweep's.
     """
-    results = read_sweep_folder(folder)
-    story = Story.of(results)
+    story = story or Story.of(read_sweep_folder(folder))
+    results = story.results
     path = results.folder / "report.html"
     write_page(report_page(story), path)
     write_text(results.folder / "report.md", markdown(story))
@@ -70,9 +70,9 @@ def report_page(story: Story) -> Page:
         title=results.name,
         kind="report",
         subtitle=f"{trials_text(len(results.trials))}{scored}; written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        decision=tuple(zip(ABOUT, decision(results, table, story.confirmed), strict=True)),
+        decision=tuple(zip(ABOUT, decision(results, table, story.decisive, story.picked), strict=True)),
         tiles=tuple(_tiles(story)),
-        notes=(*results.notes, *table.notes),
+        notes=story.notes,
         sections=tuple(section for section in made if section is not None),
         footer=f"Made from the files in {results.folder} alone. The numbers behind every figure are in csv/ there.",
     )
@@ -84,7 +84,7 @@ def _tiles(story: Story) -> Iterator[Tile]:
     if winner is None:
         return
     one: Standing | Candidate = winner if again is None else again
-    tied = table.tied if again is None or story.confirmed is None else story.confirmed.tied
+    tied = table.tied if story.decisive is None else story.decisive.tied
     of = "" if again is None else ", confirmed with other seeds"
     alone = "best" if one.p_best is None else "best, alone"
     yield Tile(f"trial {winner.trial}", f"best, tied with {len(tied)} more" if tied else alone)

@@ -26,7 +26,7 @@ class Axis:
         """In 0..1 on a range, on its log scale where it has one; 0, 1, ... among choices; nan where not active."""
         if self.choices:
             known = {choice: float(place) for place, choice in enumerate(self.choices)}
-            return np.array([known.get(_text(v), np.nan) if _is_set(v) else np.nan for v in values], float)
+            return np.array([known.get(choice_text(v), np.nan) if _is_set(v) else np.nan for v in values], float)
         numbers = pd.to_numeric(values, errors="coerce").to_numpy(float)
         ends = np.array([self.low, self.high])
         if self.log:
@@ -58,7 +58,7 @@ def _axis(name: str, stated: Mapping[str, Any], tried: pd.Series) -> Axis | None
     seen = tried[[_is_set(value) for value in tried]]
     numeric = pd.api.types.is_numeric_dtype(seen) and not pd.api.types.is_bool_dtype(seen) and len(seen) > 0
     if stated.get("values") or not numeric:
-        choices = tuple(dict.fromkeys([*map(_text, stated.get("values") or ()), *sorted(map(_text, seen))]))
+        choices = tuple(dict.fromkeys([*map(choice_text, stated.get("values") or ()), *sorted(map(choice_text, seen))]))
         return Axis(name, choices=choices) if len(choices) > 1 else None
     ends = [stated.get(key, stated.get(other)) for key, other in (("low", "min"), ("high", "max"))]
     low, high = min(_number(ends[0]), float(seen.min())), max(_number(ends[1], -np.inf), float(seen.max()))
@@ -75,7 +75,7 @@ def _number(value: Any, otherwise: float = np.inf) -> float:
         return otherwise
 
 
-def _text(value: Any) -> str:
+def choice_text(value: Any) -> str:
     """A choice as people write it; a table makes 256 into 256.0 where other trials have none."""
     whole = isinstance(value, float) and value.is_integer()
     return str(int(value)) if whole else str(value)

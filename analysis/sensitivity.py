@@ -105,14 +105,16 @@ def _sentence(trials: int, correlation: tuple[float, ...], winners: tuple[int, .
     return f"{said}; rank correlation of all {trials} trials: {' and '.join(known)}." if known else f"{said}."
 
 
-def draw_sensitivity(numbers: Sensitivity, ax: Axes, most: int = 30) -> None:
-    """The place of the best `most` trials with each set of sigmas, one line a trial; whoever wins once is named."""
+def draw_sensitivity(numbers: Sensitivity, ax: Axes, most: int = 30, winner: int | None = None) -> None:
+    """The place of the best `most` trials with each set of sigmas, one line a trial; whoever wins once is named.
+    `winner`: where it is not the best of the search."""
     names = [f"rank x{factor:g}" for factor in numbers.factors]
     shown = numbers.table[(numbers.table["rank x1"] <= most) | numbers.table["trial"].isin(numbers.winners)]
     places = np.arange(len(names))
+    green = numbers.winners[names.index("rank x1")] if winner is None and numbers.winners else winner
     for trial, ranks in zip(shown["trial"], shown[names].to_numpy(float), strict=True):
         wins = trial in numbers.winners
-        colour, width = (WINNER, 2.2) if trial == numbers.winners[names.index("rank x1")] else (OTHER, 1.2)
+        colour, width = (WINNER, 2.2) if trial == green else (OTHER, 1.2)
         ax.plot(places, ranks, "o-", color=colour, linewidth=width, markersize=4, alpha=1.0 if wins else 0.6)
         if wins and np.isfinite(ranks[-1]):
             ax.annotate(f" trial {trial}", (places[-1], ranks[-1]), va="center", fontsize=9, color=INK)

@@ -1,5 +1,6 @@
 """What the untouched test split said of a sweep's winner and baseline (test.json), in lines."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,17 @@ def lines_of_test(folder: Path, winner: int | None) -> list[str]:
 def _line(one: dict[str, Any]) -> str:
     ap, gain = one["AP"], one["gain"]
     text = f"test: trial {one['trial']}{', the baseline,' if one['role'] == 'baseline' else ''}"
-    text += f" AP {ap['value']:.3f} [{ap['low']:.3f}, {ap['high']:.3f}]" if ap else " has no AP"
+    alone = ap_alone(one)
+    if ap:
+        text += f" AP {ap['value']:.3f} [{ap['low']:.3f}, {ap['high']:.3f}]"
+    else:
+        text += " has no AP" if alone is None else f" AP {alone:.3f}, without an interval"
     if gain and one["role"] != "baseline":
         text += f", {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] over the baseline"
     return text
+
+
+def ap_alone(one: Mapping[str, Any]) -> float | None:
+    """The AP of a trial in the record that has no interval; None where it is not defined."""
+    ap = (one.get("metrics") or {}).get("AP")
+    return float(ap) if isinstance(ap, int | float) and ap >= 0 else None

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
-from posesweep.analysis.chosen import Chosen, best_seed, chosen, unconfirmed
-from posesweep.analysis.confirmed import confirmed
-from posesweep.analysis.ranked import ranked
+from posesweep.analysis.chosen import Chosen, best_seed, chosen
+from posesweep.analysis.ranked import check_several
 from posesweep.analysis.ranking import Bootstrap, Ranked, TrialEvidence, rank
-from posesweep.analysis.results import SweepResults, read_sweep_folder
+from posesweep.analysis.results import read_sweep_folder
+from posesweep.analysis.story import Story
 from posesweep.analysis.tested import FILE
 from posesweep.datasets.split import image_groups
 from posesweep.errors import SweepError
@@ -46,25 +47,22 @@ def use_test_split(data: DataSpec, folder: Path) -> None:
     """
     if (folder / FILE).is_file():
         return
-    results = read_sweep_folder(folder)
-    try:
-        winner = chosen(results, ranked(results))
-    except SweepError:
+    story = Story.of(read_sweep_folder(folder))
+    if story.picked is None:
         print("note: test: there is no winner yet, so the test split stays unused")
         return
-    found = [_tested(data, folder, one, role) for one, role in _contestants(results, winner)]
+    found = [_tested(data, folder, one, role) for one, role in _contestants(story, story.picked)]
     write_json(folder / FILE, _record(data, folder, found))
 
 
-def _contestants(results: SweepResults, winner: Chosen) -> list[tuple[Chosen, str]]:
+def _contestants(story: Story, winner: Chosen) -> list[tuple[Chosen, str]]:
     """The winner and the baseline, with confirmed weights where there are."""
-    table = ranked(results)
+    results, table = story.results, story.table
     roles = {row.trial: row.role for row in table.rows}
     found = [(winner, roles[winner.trial])]
     if results.baseline is None or winner.trial == results.baseline:
         return found
-    again = confirmed(results) if not unconfirmed(results) else None
-    row = again.baseline if again is not None else None
+    row = story.decisive.baseline if story.decisive is not None else None
     baseline = (
         best_seed(results, row) if row is not None and row.seed_values else chosen(results, table, results.baseline)
     )
@@ -102,17 +100,28 @@ def _record(data: DataSpec, folder: Path, found: list[Tested]) -> dict[str, Any]
     of_image = dict(zip(truth.image_ids.tolist(), groups, strict=True))
     evidence = [TrialEvidence.read(one.picked.trial, one.predictions) for one in found]
     images = next(each.matches.images for each in evidence if each.matches is not None)
-    baseline = next((one.picked.trial for one in found if one.role == "baseline"), None)
-    ranking = rank(evidence, baseline, Bootstrap(groups=np.array([of_image[int(image)] for image in images])))
-    rows = {row.trial: row for row in ranking.rows}
+    rows, notes = _ranked(evidence, found, np.array([of_image[int(image)] for image in images]))
     return {
         "used": datetime.now(UTC).isoformat(timespec="seconds"),
         "test": data.test,
         "images": len(images),
         "objects": len(found[0].task.val),
-        "trials": [_row(one, rows[one.picked.trial], folder) for one in found],
-        "notes": list(ranking.notes),
+        "trials": [_row(one, rows.get(one.picked.trial, Ranked(one.picked.trial)), folder) for one in found],
+        "notes": notes,
     }
+
+
+def _ranked(
+    evidence: list[TrialEvidence], found: list[Tested], groups: Shaped[np.ndarray, "m"]
+) -> tuple[dict[int, Ranked], list[str]]:
+    """What the paired bootstrap says of each trial, and notes. At a sweep's end nothing may stop the record."""
+    baseline = next((one.picked.trial for one in found if one.role == "baseline"), None)
+    try:
+        check_several(groups, len(groups))
+        ranking = rank(evidence, baseline, Bootstrap(groups=groups))
+    except SweepError as error:
+        return {}, [f"No intervals: {error}."]
+    return {row.trial: row for row in ranking.rows}, list(ranking.notes)
 
 
 def _row(one: Tested, row: Ranked, folder: Path) -> dict[str, Any]:

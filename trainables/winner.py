@@ -7,14 +7,16 @@ from typing import Any
 import yaml
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from posesweep.analysis.chosen import Chosen, chosen, unconfirmed
+from posesweep.analysis.chosen import Chosen
 from posesweep.analysis.confirmed import Confirmed, confirmed
 from posesweep.analysis.promoted import Promoted, Promotion, promotions
-from posesweep.analysis.ranked import Standings, ranked
+from posesweep.analysis.ranked import Standings
 from posesweep.analysis.report import build_report
 from posesweep.analysis.results import SweepResults, read_sweep_folder, write_results_csv
+from posesweep.analysis.story import Story
 from posesweep.analysis.tested import lines_of_test
 from posesweep.errors import ConfigError
 from posesweep.files import write_text
@@ -29,6 +31,7 @@ from posesweep.trainables.status import read_status
 from posesweep.trainables.tasks import make_config
 from posesweep.trainables.trial import dump_config, run_trial
 
+SAME_NETWORK = "all ranked trials have the same network"  # so nothing was to be measured: no news for the terminal
 PIPED_WIDTH = 140  # columns, where there is no terminal to ask
 
 
@@ -37,32 +40,31 @@ def conclude(folder: Path) -> None:
 
     Raises SweepError when `folder` is no sweep. A sweep without a winner gets its report, which says why.
     """
-    results = read_sweep_folder(folder)
-    table = ranked(results)
-    found = confirmed(results)
+    story = Story.of(read_sweep_folder(folder))
+    results, table, found, picked = story.results, story.table, story.confirmed, story.picked
+    promoted = promotions(results)
     console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
     console.print(ranking_table(table, results.metric, "Ranking" if found is None else "Ranking of the search"))
     if found is not None:
         console.print(confirmed_table(found, results.metric))
-    for promotion in promotions(results):
+    for promotion in promoted:
         console.print(promoted_table(promotion, results))
-    for note in (*table.notes, *_notes(results, found)):
+    for note in (*table.notes, *_notes(story, promoted)):
         console.print(f"note: {note}", markup=False)
     write_results_csv(results, folder / "results.csv")
-    picked = None
-    if table.winner is not None:
-        picked = chosen(results, table)
+    if picked is not None:
         seed = f", seed {picked.seed}" if picked.seed is not None else ""
         if lacking := _lacking(results, picked):
             console.print(f"winner: trial {picked.trial}{seed}; no best.yaml: {lacking}", markup=False)
         else:
-            write_text(folder / "best.yaml", best_yaml(results, table, picked))
+            write_text(folder / "best.yaml", best_yaml(results, table, picked, found))
             console.print(f"winner: trial {picked.trial}{seed}; {folder / 'best.yaml'} trains it again", markup=False)
-    if said := measure_latency(results, [row.trial for row in table.rows if row.rank is not None]):
+    said = measure_latency(results, [row.trial for row in table.rows if row.rank is not None])
+    if said and not said.endswith(SAME_NETWORK):
         console.print(f"note: {said}", markup=False)
     for line in lines_of_test(folder, picked.trial if picked is not None else None):
         console.print(line, markup=False)
-    console.print(f"report: {build_report(folder)}", markup=False)
+    console.print(f"report: {build_report(folder, story)}", markup=False)
 
 
 def ranking_table(standings: Standings, metric: str, title: str = "Ranking") -> Table:
@@ -83,7 +85,7 @@ def ranking_table(standings: Standings, metric: str, title: str = "Ranking") -> 
             "" if row.gain is None else f"{row.gain.value:+.3f} [{row.gain.low:+.3f}, {row.gain.high:+.3f}]",
             str(row.epochs),
             ("baseline  " if row.role == "baseline" else "")
-            + (params_text(row.params) if row.rank is not None else row.reason),
+            + escape(params_text(row.params) if row.rank is not None else row.reason),
             style="bold" if row.rank == 1 else "" if row.rank is not None else "dim",
         )
     if standings.tied:
@@ -110,16 +112,12 @@ def promoted_table(promotion: Promotion, results: SweepResults) -> Table:
     return table
 
 
-def _notes(results: SweepResults, found: Confirmed | None) -> list[str]:
-    """What the reader must know of the confirmation."""
-    left = unconfirmed(results)
-    notes = list(found.notes) if found is not None else []
-    if left:
-        runs = "training has" if left == 1 else "trainings have"
-        notes.append(f"{left} {runs} still to confirm the winner; until then it is the one of the search")
-    elif found is not None and found.winner is None:
-        notes.append("no training of the confirmation came to its end; the winner is the one of the search")
-    for promotion in promotions(results):
+def _notes(story: Story, promoted: list[Promotion]) -> list[str]:
+    """What the reader must know of the confirmation and of what was trained longer."""
+    notes = list(story.confirmed.notes) if story.confirmed is not None else []
+    if undecided := story.undecided:
+        notes.append(undecided)
+    for promotion in promoted:
         notes += promotion.notes
         if promotion.left:
             notes.append(f"{promotion.left} of those promoted to {promotion.epochs} epochs have not ended")
@@ -149,7 +147,7 @@ def confirmed_table(found: Confirmed, metric: str) -> Table:
             "" if row.p_best is None else f"{row.p_best:.0%}",
             "" if row.gain is None else f"{row.gain.value:+.3f} [{row.gain.low:+.3f}, {row.gain.high:+.3f}]",
             "" if row.sweep_value is None else f"{row.sweep_value:.3f}",
-            row.reason or ", ".join(f"{seed}: {value:.3f}" for seed, value in (row.seed_values or {}).items()),
+            escape(row.reason) or ", ".join(f"{seed}: {value:.3f}" for seed, value in (row.seed_values or {}).items()),
             style="bold" if place == 1 else "",
         )
     if any(row.tied for row in found.rows[1:]):
@@ -169,8 +167,11 @@ def _lacking(results: SweepResults, picked: Chosen) -> str:
     return f"{picked.folder / 'status.json'} does not say {', '.join(missing)}" if missing else ""
 
 
-def best_yaml(results: SweepResults, table: Standings, picked: Chosen) -> str:
-    """The training's full config, headed by what it reached, against what, and with what."""
+def best_yaml(results: SweepResults, table: Standings, picked: Chosen, found: Confirmed | None = None) -> str:
+    """The training's full config, headed by what it reached, against what, and with what.
+
+    `found`: the confirmation where it was read already.
+    """
     config = yaml.safe_load((picked.folder / "config.yaml").read_text(encoding="utf-8"))
     config["data"]["split_hash"] = results.split["hash"]  # training refuses other data than it was chosen on
     status = read_status(picked.folder)
@@ -178,7 +179,7 @@ def best_yaml(results: SweepResults, table: Standings, picked: Chosen) -> str:
     ran_with = ", ".join(f"{name} {version}" for name, version in status["versions"].items())
     reached = _reached(results, table, picked)
     if picked.candidate is not None:
-        reached = _confirmed(results, picked, status)
+        reached = _confirmed(results, picked, status, found or confirmed(results))
     if picked.promoted is not None:
         reached = _promoted(results, picked.promoted, status)
     header = [
@@ -206,9 +207,9 @@ def _reached(results: SweepResults, table: Standings, picked: Chosen) -> list[st
     ]
 
 
-def _confirmed(results: SweepResults, picked: Chosen, status: dict[str, Any]) -> list[str]:
+def _confirmed(results: SweepResults, picked: Chosen, status: dict[str, Any], found: Confirmed | None) -> list[str]:
     """What a confirmed trial reached with all its seeds, and what the search had seen of it."""
-    found, row = confirmed(results), picked.candidate
+    row = picked.candidate
     assert found is not None
     assert row is not None
     seeds = ", ".join(map(str, row.seed_values or {}))

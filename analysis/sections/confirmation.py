@@ -28,16 +28,23 @@ def confirmation_section(story: Story) -> Section | None:
             (5.4, 1.0 + 0.42 * len(placed)),
             f"{metric} of {len(placed)} configs trained again, beside what the search saw",
             Csv("confirmed", confirmed_frame(found.rows)),
-            caption="The diamond: what the search saw. By how much it looks better than its dot, that was luck.",
+            caption=_about_diamonds(found, results),
             most_px=680,
         )
-        blocks = [drawn, _table(placed, results), *_sentences(found)]
+        blocks = [drawn, _table(placed, story), *_sentences(found)]
     if found.rungs:
         blocks.append(rung_words(found.rungs))
     out = [f"Trial {row.trial} has no place: {row.reason}." for row in found.rows if row.reason]
     if out or found.notes:
         blocks.append(Words((*out, *found.notes), points=True))
     return Section("confirmation", "Confirmed with other seeds", tuple(blocks), _lead(found), short="Confirmation")
+
+
+def _about_diamonds(found: Confirmed, results: SweepResults) -> str:
+    """What the search saw can be set beside the dots only where it trained as long."""
+    if found.epochs in (None, results.full_epochs):
+        return "The diamond: what the search saw. By how much it looks better than its dot, that was luck."
+    return "The diamond: what the search saw, after other epochs."
 
 
 def _lead(found: Confirmed) -> str:
@@ -53,18 +60,21 @@ def _lead(found: Confirmed) -> str:
     )
 
 
-def _table(rows: list[Candidate], results: SweepResults) -> Table:
-    metric = results.metric.removeprefix("val/")
+def _table(rows: list[Candidate], story: Story) -> Table:
+    metric = story.results.metric.removeprefix("val/")
     titles = (metric, "in the search", "change", "over the baseline", "P(best)", "parameters")
     columns = (Column("#", "num"), Column("trial", "name"), *(Column(title, "num") for title in titles))
-    made = [Row(_cells(place, row), "winner" if place == 1 else "") for place, row in enumerate(rows, start=1)]
+    won = story.candidate
+    made = [Row(_cells(place, row, row is won), "winner" if row is won else "") for place, row in enumerate(rows, 1)]
     return Table(columns, tuple(made))
 
 
-def _cells(place: int, row: Candidate) -> tuple[Cell, ...]:
+def _cells(place: int, row: Candidate, won: bool) -> tuple[Cell, ...]:
     chips = []
-    if place == 1:
+    if won:
         chips.append(Chip("winner", "win"))
+    elif place == 1:
+        chips.append(Chip("best so far", "tie"))
     elif row.tied:
         chips.append(Chip("tied", "tie"))
     if row.role == "baseline":

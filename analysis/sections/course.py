@@ -9,7 +9,7 @@ import pandas as pd
 
 from posesweep import __version__
 from posesweep.analysis.cost import Cost, cost, draw_cost
-from posesweep.analysis.datacurve import datacurve
+from posesweep.analysis.datacurve import untried
 from posesweep.analysis.page import (
     Block,
     Cell,
@@ -172,9 +172,8 @@ def data_section(story: Story) -> Section:
     notes = tuple(str(note) for note in split.get("notes") or ())
     if notes:
         blocks.append(Words(notes, "Notes on the data", points=True))
-    curve = datacurve(results)
-    if curve.table.empty:
-        blocks.append(Words((curve.sentence,)))
+    if said := untried(results):
+        blocks.append(Words((said,)))
     if (samples := _samples(results)) is not None:
         blocks.append(samples)
     return Section("data", "Data and versions", tuple(blocks), short="Data")

@@ -107,12 +107,13 @@ def datacurve_section(story: Story) -> Section | None:
     found = datacurve(story.results)
     if found.table.empty:
         return None
+    looks_ahead = "; the band: 95 % interval of the curve; dashed: not tried" if len(found.curve) else ""
     drawn = figure(
         partial(draw_datacurve, found),
         (5.4, 3.2),
         f"AP of {len(found.table)} trainings on parts of the data",
         Csv("datacurve", found.table),
-        caption="Dots: trainings; the band: 95 % interval of the curve; dashed: not tried.",
+        caption=f"Dots: trainings{looks_ahead}.",
         most_px=680,
     )
     return Section("datacurve", "What more data would buy", (Words((found.sentence,)), drawn), short="More data")

@@ -8,7 +8,7 @@ import pandas as pd
 
 from posesweep.analysis.intervals import draw_intervals, height_in, interval_rows
 from posesweep.analysis.page import ROWS_SHOWN, Block, Cell, Chip, Column, Csv, Figure, Row, Section, Table, figure
-from posesweep.analysis.ranked import Standing, Standings
+from posesweep.analysis.ranked import Standing
 from posesweep.analysis.results import PARAMS, SweepResults
 from posesweep.analysis.story import Story
 from posesweep.analysis.wording import number, percent, setting_text, signed, span
@@ -19,7 +19,7 @@ def ranking_section(story: Story) -> Section | None:
     placed = [row for row in story.table.rows if row.rank is not None]
     if not placed:
         return None
-    drawn = _intervals(story.table)
+    drawn = _intervals(story)
     blocks: list[Block] = [] if drawn is None else [drawn]
     title = "Ranking" if story.confirmed is None else "Ranking of the search"
     return Section("ranking", title, (*blocks, _ranked(placed, story)), short="Ranking")
@@ -29,8 +29,8 @@ def _metric(results: SweepResults) -> str:
     return results.metric.removeprefix("val/")
 
 
-def _intervals(table: Standings) -> Figure | None:
-    rows = interval_rows(table, most=ROWS_SHOWN)
+def _intervals(story: Story) -> Figure | None:
+    rows = interval_rows(story.table, most=ROWS_SHOWN, winner=story.winner_trial)
     if not rows:
         return None
     frame = pd.DataFrame(

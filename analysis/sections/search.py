@@ -76,7 +76,7 @@ def _slices(story: Story) -> Grid | None:
         drawn.append(Markup(svg(draw, (3.1, 2.3), f"slice{i}", f"{results.metric} by {one.name}")))
     caption = f"{results.metric.removeprefix('val/')} of every trial against each searched setting. "
     if not all(one.full.all() for one in numbers):
-        caption += "Hollow: stopped early, so lower than it might have become. "
+        caption += f"Hollow: stopped early, so {'lower' if results.maximize else 'higher'} than it might have become. "
     caption += "The large dots: winner (green) and baseline (orange)."
     return Grid(tuple(drawn), caption, Csv("slices", slices_table(numbers)))
 

@@ -6,9 +6,10 @@ from typing import Any
 import pandas as pd
 
 from posesweep.analysis.page import Block, Cell, Chip, Column, Csv, Row, Section, Table, Words
+from posesweep.analysis.ranked import AP
 from posesweep.analysis.ranking import Interval
 from posesweep.analysis.story import Story
-from posesweep.analysis.tested import FILE
+from posesweep.analysis.tested import FILE, ap_alone
 from posesweep.analysis.wording import number, setting_text, signed, span
 from posesweep.files import read_record
 
@@ -25,8 +26,9 @@ def tested_section(story: Story) -> Section | None:
     blocks: list[Block] = [_table(rows, story)]
     said = [str(note) for note in record.get("notes") or ()]
     tested = rows[0].get("trial")
-    if story.winner_trial is not None and tested != story.winner_trial:
-        said.insert(0, f"It was read for trial {tested}, and is not read again: trial {story.winner_trial}, the winner "
+    now = story.handed_over
+    if now is not None and tested != now:
+        said.insert(0, f"It was read for trial {tested}, and is not read again: trial {now}, the winner "
                        "now, has no score on it.")  # fmt: skip
     if said:
         blocks.append(Words(tuple(said)))
@@ -51,13 +53,21 @@ def _table(rows: list[dict[str, Any]], story: Story) -> Table:
 def _row(row: Mapping[str, Any], story: Story) -> Row:
     trial, baseline = row.get("trial"), row.get("role") == "baseline"
     ap, gain = _interval(row.get("AP")), _interval(row.get("gain"))
-    chip = Chip("baseline", "base") if baseline else Chip("winner", "win") if trial == story.winner_trial else None
-    before = next((one.value for one in story.table.rows if one.trial == trial), None)
-    again = story.confirmed.rows if story.confirmed is not None else ()
-    before = next((one.value for one in again if one.trial == trial and one.value is not None), before)
-    score = Cell("–") if ap is None else Cell(number(ap.value), soft=span(ap), strong=True)
+    chip = Chip("baseline", "base") if baseline else Chip("winner", "win") if trial == story.handed_over else None
+    score = Cell(number(ap_alone(row))) if ap is None else Cell(number(ap.value), soft=span(ap), strong=True)
     over = Cell() if gain is None or baseline else Cell(signed(gain.value), soft=span(gain, sign=True))
-    return Row((Cell(str(trial), chips=() if chip is None else (chip,)), score, Cell(number(before)), over))
+    return Row(
+        (Cell(str(trial), chips=() if chip is None else (chip,)), score, Cell(number(_promised(row, story))), over)
+    )
+
+
+def _promised(row: Mapping[str, Any], story: Story) -> float | None:
+    """The AP in validation of the training that was tested; None where the sweep is by another metric."""
+    if story.results.metric != AP:
+        return None
+    status = read_record(story.results.folder / str(row.get("folder", "")) / "status.json") or {}
+    best = status.get("best")
+    return float(best) if isinstance(best, int | float) else None
 
 
 def _interval(value: Any) -> Interval | None:

@@ -10,6 +10,7 @@ from posesweep.analysis.importance import draw as draw_importance
 from posesweep.analysis.importance import numbers as importance
 from posesweep.analysis.page import Block, Csv, Figure, Section, Table, Words, figure, plain_table
 from posesweep.analysis.pareto import COSTS, Pareto, draw_pareto, pareto
+from posesweep.analysis.ranked import AP
 from posesweep.analysis.sensitivity import Sensitivity, draw_sensitivity, sensitivity
 from posesweep.analysis.story import Story
 from posesweep.analysis.wording import number, percent, setting_text
@@ -77,17 +78,19 @@ def _importance_frame(found: Importance) -> pd.DataFrame:
 
 
 def sensitivity_section(story: Story) -> Section | None:
-    """The ranking with OKS sigmas halved and doubled."""
+    """The ranking with OKS sigmas halved and doubled; other metrics than AP do not ask for sigmas."""
+    if story.results.metric != AP:
+        return None
     found = sensitivity(story.results, story.table)
     if len(found.table) < 2:
         return None
-    blocks: list[Block] = [Words((found.sentence,)), _sensitivity(found)]
+    blocks: list[Block] = [Words((found.sentence,)), _sensitivity(found, story)]
     return Section("sigmas", "With other OKS sigmas", tuple(blocks), short="Sigmas")
 
 
-def _sensitivity(found: Sensitivity) -> Figure:
+def _sensitivity(found: Sensitivity, story: Story) -> Figure:
     return figure(
-        partial(draw_sensitivity, found),
+        partial(draw_sensitivity, found, winner=story.winner_trial),
         (5.4, 3.0),
         f"places of {len(found.table)} trials with sigmas halved, as they are, and doubled",
         Csv("sensitivity", found.table),
@@ -101,16 +104,16 @@ def pareto_section(story: Story) -> Section | None:
     found = pareto(story.results, story.table)
     if not found.drawable:
         return None
-    blocks: list[Block] = [_pareto(found, cost, first=i == 0) for i, cost in enumerate(found.drawable)]
+    blocks: list[Block] = [_pareto(found, cost, story, first=i == 0) for i, cost in enumerate(found.drawable)]
     if found.notes:
         blocks.append(Words(found.notes))
     lead = "On the line: the trials that no other beats in both score and cost."
     return Section("pareto", "Score against cost of use", tuple(blocks), lead, short="Speed and size")
 
 
-def _pareto(found: Pareto, cost: str, first: bool) -> Figure:
+def _pareto(found: Pareto, cost: str, story: Story, first: bool) -> Figure:
     return figure(
-        partial(draw_pareto, found, cost=cost),
+        partial(draw_pareto, found, cost=cost, winner=story.winner_trial),
         (5.4, 3.2),
         f"{found.metric} against {COSTS[cost]} of {len(found.table)} trials",
         Csv("pareto", found.table) if first else None,

@@ -14,6 +14,7 @@ import yaml
 from posesweep.analysis.keypoint_ap import Detections, Matches, Truth, keypoint_ap, match
 from posesweep.datasets.skeleton import Skeleton
 from posesweep.files import trial_folder
+from posesweep.search_spaces.parameters import Parameter
 
 SIZE = (320, 240)  # width, height of a drawn image
 EPOCHS = 18
@@ -183,7 +184,7 @@ def _write_sweep_files(folder: Path, name: str, truth: Ponies) -> None:
         "early_terminate": {"type": "asha", "min_epochs": 2, "eta": 3},
     }
     (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
-    (folder / "space.json").write_text(json.dumps(sweep))
+    (folder / "space.json").write_text(json.dumps(sweep | {"parameters": _resolved(sweep["parameters"])}))
     skeleton = {
         "name": SKELETON.name,
         "keypoints": list(SKELETON.keypoints),
@@ -201,6 +202,18 @@ def _write_sweep_files(folder: Path, name: str, truth: Ponies) -> None:
         "notes": ["3 annotations had no area; it was derived from the box."],
     }
     (folder / "split.json").write_text(json.dumps(split))
+
+
+def _resolved(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters as space.json has them: low and high, where the sweep file says min and max."""
+    found = {}
+    for name, said in parameters.items():
+        rest = {key: value for key, value in said.items() if key not in ("min", "max")}
+        rest["when"] = {key: [value] for key, value in said.get("when", {}).items()}
+        kind = "categorical" if "values" in said else "int" if isinstance(said["max"], int) else "float"
+        parameter = Parameter(kind=kind, low=said.get("min"), high=said.get("max"), **rest)
+        found[name] = parameter.model_dump(mode="json")
+    return found
 
 
 def write_trial(folder: Path, number: int, trial: FakeTrial, truth: Ponies) -> None:

@@ -114,8 +114,41 @@ def test_unconfirmed_winners_are_to_be_confirmed() -> None:
 def test_what_is_confirmed_is_not_to_be_confirmed_again() -> None:
     value = Interval(0.6, 0.5, 0.7)
     done = Confirmed((Candidate(3, "search", value, value, 1.0, True),), 9, (1, 2), 0.01, ())
-    kinds = {each.kind for each in advice(results_of([0.1] * 6), Standings((WINNER, BASELINE)), NOTHING, done)}
+    tied = Standings(
+        (replace(WINNER, tied=True, gain=value), replace(WINNER, trial=5, rank=2, tied=True), replace(BASELINE, rank=3))
+    )
+    assert {"confirm", "more_images"} <= {each.kind for each in advice(results_of([0.1] * 6), tied, NOTHING)}
+    kinds = {each.kind for each in advice(results_of([0.1] * 6), tied, NOTHING, done)}
     assert not kinds & {"confirm", "more_images"}
+
+
+def test_what_is_tied_after_a_confirmation_takes_images_and_seeds() -> None:
+    value, wide = Interval(0.6, 0.5, 0.7), Interval(0.1, 0.06, 0.14)
+    rows = (Candidate(3, "search", value, wide, 0.6, True), Candidate(5, "search", value, wide, 0.4, True))
+    done = Confirmed(rows, 9, (1, 2), 0.01, ())
+    standings = Standings((replace(WINNER, gain=Interval(0.1, -0.3, 0.5)), BASELINE))
+    found = {each.kind: each.text for each in advice(results_of([0.1] * 6), standings, NOTHING, done)}
+    assert found["more_images"] == (
+        "Trial 5 cannot be told apart from the best. To see differences half as large (0.020 instead of 0.040 AP), it "
+        "takes four times as many images and seeds; or take the cheapest of them."
+    )
+    half = advice(results_of([0.1] * 6), standings, NOTHING, replace(done, complete=False))
+    assert not {each.kind for each in half} & {"confirm", "more_images"}
+
+
+def test_a_sweep_that_is_going_to_confirm_is_not_told_to() -> None:
+    results = results_of([0.1] * 6)
+    asked = replace(results, sweep=results.sweep | {"confirm": {"top_k": 3, "seeds": 3}})
+    assert "confirm" not in said(asked)
+    assert "confirm" in said(replace(results, sweep=results.sweep | {"confirm": None}))
+
+
+def test_while_the_search_goes_on_more_trials_are_no_question() -> None:
+    results = results_of(list(np.linspace(0.1, 0.6, 20)))
+    assert "more_trials" in said(replace(results, sweep=results.sweep | {"search": {"trials": 20}}))
+    assert "more_trials" not in said(replace(results, sweep=results.sweep | {"search": {"trials": 60}}))
+    going = replace(results, trials=results.trials.assign(state=["running", *["finished"] * 19]))
+    assert "more_trials" not in said(going)
 
 
 def test_no_winner_no_advice() -> None:

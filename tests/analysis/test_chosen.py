@@ -104,3 +104,12 @@ def test_a_promotion_on_its_way_decides_nothing(sweep):
     (promotion,) = promotions(read_sweep_folder(sweep))
     assert (promotion.left, [row.trial for row in promotion.rows]) == (1, [4])
     assert pick(sweep).folder == trial_folder(sweep, 7)
+
+
+def test_a_torn_evidence_file_of_a_promoted_trial_leaves_its_value(sweep):
+    runs = [again(sweep, "promote-60", 4, 101, 7), again(sweep, "promote-60", 0, 101, 4)]
+    record(sweep, "promote-60", runs, 60)
+    (sweep / "promote-60" / "0004-s101" / "evidence.npz").write_bytes(b"PK torn")
+    (promotion,) = promotions(read_sweep_folder(sweep))
+    assert [(row.trial, row.ap is None) for row in promotion.rows] == [(4, True), (0, False)]
+    assert promotion.notes == ("Without evidence.npz, so not in the intervals: trial 4.",)

@@ -1,11 +1,15 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from posesweep.analysis.compare import Comparison, compare, differences, verdict
-from posesweep.analysis.comparison import compare_folders, comparison_rows, read_run
+from posesweep.analysis.comparison import compare_folders, comparison_page, comparison_rows, read_run
+from posesweep.analysis.confirmed import Candidate, Confirmed
+from posesweep.analysis.page import render
+from posesweep.analysis.ranking import Interval
 from posesweep.cli import main
 from posesweep.errors import SweepError
 from posesweep.files import trial_folder
@@ -80,6 +84,16 @@ def test_what_makes_two_sweeps_incomparable_is_said(runs: Path, tmp_path: Path) 
     assert said.endswith("copy holds no predictions of its winner, trial 1.")
 
 
+def test_validation_images_of_one_group_stand_side_by_side(runs: Path, tmp_path: Path) -> None:
+    copies = [Path(shutil.copytree(runs / name, tmp_path / name)) for name in ("strong", "weak")]
+    for copy in copies:
+        split = json.loads((copy / "split.json").read_text())
+        (copy / "split.json").write_text(json.dumps(split | {"groups": dict.fromkeys(split["images"], "video 1")}))
+    compared = compare([read_run(copy) for copy in copies])
+    assert _said(compared)[0].startswith("Not comparable: all validation images are of one group")
+    assert all(one.p_best is None and one.ap is None for one in compared.contenders)
+
+
 def test_more_training_data_with_the_same_validation_is_comparable_and_said(runs: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(runs / "weak", tmp_path / "copy"))
     split = json.loads((copy / "split.json").read_text())
@@ -88,7 +102,19 @@ def test_more_training_data_with_the_same_validation_is_comparable_and_said(runs
     assert compared.contenders[1].gain is not None
     assert compared.notes == (
         "The validation objects are the same, the training data are not: a gain may come from either.",
+        "One training each: another seed may turn this round.",
     )
+
+
+def test_a_confirmation_that_names_another_winner_is_told(runs: Path) -> None:
+    strong, weak = read_run(runs / "strong"), read_run(runs / "weak")
+    ap, gain = Interval(0.6, 0.5, 0.7), Interval(0.1, 0.05, 0.15)
+    again = Candidate(2, "search", ap, gain, 1.0, True, {1: 0.6, 2: 0.6}, 0.5)
+    compared = compare([strong, replace(weak, confirmed=Confirmed((again,), 18, (1, 2), 0.01, ()))])
+    assert f"{runs / 'weak'} confirmed trial 2; compared is trial 1, the search's best." in compared.notes
+    words = render(comparison_page(compared))
+    assert "Trial 2 is the best config: AP 0.600" in words
+    assert not any("confirmed" in note for note in compare([strong, weak]).notes)
 
 
 def test_settings_and_sweep_files_are_compared_key_by_key(runs: Path, tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posesweep.analysis.confirmed import Candidate, Confirmed, Run, Seeds, confirmed, pooled
+from posesweep.analysis.decision import decision
 from posesweep.analysis.keypoint_ap import Matches, keypoint_ap
+from posesweep.analysis.ranked import Standings
 from posesweep.analysis.ranking import Bootstrap, Interval
 from posesweep.analysis.results import read_sweep_folder
 from posesweep.errors import SweepError
@@ -243,6 +245,7 @@ def test_a_run_that_failed_or_has_not_ended_is_left_out_and_said(copy: Path) -> 
     (copy / "confirm" / "0000-s101" / "status.json").write_text('{"state": "fin')
     found = read(copy)
     assert not found.complete
+    assert all(row.trainings == 1 for row in found.rows)
     assert found.notes == (
         "Failed: trial 7 with seed 101 (out of memory on cuda:0).",
         "Not trained to the end yet: trial 9 with seed 102, trial 0 with seed 101; the confirmed figures may still "
@@ -251,6 +254,38 @@ def test_a_run_that_failed_or_has_not_ended_is_left_out_and_said(copy: Path) -> 
     )
     assert not found.gain_confirmed
     assert all(len(row.seed_values) == 1 for row in found.rows)
+
+
+def test_trainings_that_failed_have_ended_too(copy: Path) -> None:
+    change_status(copy, "0007-s101", state="failed", reason="out of memory on cuda:0")
+    for seed in (101, 102):
+        change_status(copy, f"0009-s{seed}", state="failed", reason="the disk is full")
+    found = read(copy)
+    assert found.complete
+    assert not any("Not trained to the end" in note for note in found.notes)
+    assert {row.trial: row.reason for row in found.rows if row.reason} == {9: "no run came to its end with a score"}
+
+
+def test_a_training_that_finished_without_a_score_is_said(copy: Path) -> None:
+    change_status(copy, "0009-s102", best=None)
+    found = read(copy)
+    assert found.complete
+    assert found.notes[0] == "Finished without a score: trial 9 with seed 102; no validation object has a label."
+    assert not any("Not trained to the end" in note for note in found.notes)
+
+
+def test_a_training_without_evidence_is_not_counted_in_the_mean(copy: Path) -> None:
+    (copy / "confirm" / "0007-s101" / "evidence.npz").unlink()
+    (copy / "confirm" / "0009-s102" / "evidence.npz").write_bytes(b"PK torn")
+    found = read(copy)
+    assert found.notes[0] == (
+        "Without evidence.npz, so not in the intervals: trial 7 with seed 101, trial 9 with seed 102."
+    )
+    assert [(row.trial, row.trainings, len(row.seed_values)) for row in found.rows if row.trial] == [
+        (7, 1, 2),
+        (9, 1, 2),
+    ]
+    assert "mean of 1 training;" in decision(read_sweep_folder(copy), Standings(()), found)[0]
 
 
 def test_a_config_that_diverges_with_one_seed_has_no_place(copy: Path) -> None:

@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from posesweep.analysis.datacurve import PowerLaw, datacurve, draw_datacurve, fit
+from posesweep.analysis.page import Figure as Figure_
+from posesweep.analysis.ranked import Standings
 from posesweep.analysis.results import read_sweep_folder
+from posesweep.analysis.sections.labels import datacurve_section
+from posesweep.analysis.story import Story
 from posesweep.files import trial_folder
 from tests.analysis.fake_sweep import FakeTrial, write_fake_sweep
 
@@ -92,6 +96,9 @@ def test_points_that_do_not_allow_it(tmp_path, objects, said):
     numbers = datacurve(read_sweep_folder(folder))
     assert numbers.gain is None
     assert said in numbers.sentence
+    section = datacurve_section(Story(read_sweep_folder(folder), Standings(())))
+    assert section is not None
+    assert [block.caption for block in section.blocks if isinstance(block, Figure_)] == ["Dots: trainings."]
     draw_datacurve(numbers, Figure().subplots())
 
 
@@ -103,6 +110,25 @@ def test_a_training_that_diverged_is_left_out(tmp_path):
     numbers = datacurve(read_sweep_folder(folder))
     assert np.isnan(numbers.table.loc[1, "AP"])
     assert numbers.gain is not None
+
+
+def test_a_torn_evidence_file_is_one_training_less(tmp_path):
+    folder = write_curve(tmp_path / "ponies", [0.11, 0.075, 0.055, 0.045], [60, 120, 180, 240])
+    (folder / "datacurve" / "part1" / "evidence.npz").write_bytes(b"PK torn")
+    numbers = datacurve(read_sweep_folder(folder))
+    assert numbers.table["AP"].isna().tolist() == [False, True, False, False]
+    assert numbers.gain is not None
+
+
+def test_validation_images_of_one_group_allow_no_look_ahead(tmp_path):
+    folder = write_curve(tmp_path / "ponies", [0.11, 0.075, 0.055, 0.045], [60, 120, 180, 240])
+    split = json.loads((folder / "split.json").read_text())
+    (folder / "split.json").write_text(json.dumps(split | {"groups": dict.fromkeys(split["images"], "video 1")}))
+    numbers = datacurve(read_sweep_folder(folder))
+    assert "not known: all validation images are of one group" in numbers.sentence
+    assert numbers.gain is None
+    assert numbers.table["AP"].is_monotonic_increasing
+    assert numbers.table["low"].isna().all()
 
 
 def test_never_run_or_torn(tmp_path):

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from posesweep.analysis.chosen import Chosen
 from posesweep.analysis.confirmed import Candidate, Confirmed
 from posesweep.analysis.decision import decision, listed
+from posesweep.analysis.promoted import Promoted
 from posesweep.analysis.ranked import Standing, Standings
 from posesweep.analysis.ranking import Interval
 from posesweep.analysis.results import SweepResults
@@ -114,6 +116,14 @@ def test_no_word_on_ties_when_they_are_not_known() -> None:
     assert _said(replace(WINNER, p_best=None, tied=False), BASELINE)[0].endswith("(95 % interval 0.550 to 0.670).")
 
 
+def test_without_intervals_the_luck_of_the_seed_is_not_said_to_be_outside_of_them() -> None:
+    plain = [replace(row, ap=None, gain=None, p_best=None, tied=False) for row in (WINNER, BASELINE)]
+    assert _said(*plain, val=list(range(80)))[2] == (
+        "The validation set holds 80 objects. Each config was trained once, so the one picked had more luck of the "
+        "seed than most; confirm takes it out."
+    )
+
+
 def test_listed() -> None:
     assert listed(["a"]) == "a"
     assert listed(["a", "b", "c"]) == "a, b and c"
@@ -135,8 +145,8 @@ BEST = Candidate(
 AGAIN = replace(BEST, trial=0, role="baseline", gain=Interval(0, 0, 0), tied=False, seed_values={101: 0.54, 102: 0.542})
 
 
-def _confirmed(*rows: Candidate, seed_sd: float | None = 0.01, complete: bool = True) -> tuple[str, str, str]:
-    confirmed = Confirmed(rows, 20, (101, 102), seed_sd, (), complete=complete)
+def _confirmed(*rows: Candidate, seed_sd: float | None = 0.01) -> tuple[str, str, str]:
+    confirmed = Confirmed(rows, 20, (101, 102), seed_sd, ())
     return decision(_results(val=list(range(80))), Standings((WINNER, BASELINE)), confirmed)
 
 
@@ -161,14 +171,25 @@ def test_a_gain_that_is_not_confirmed() -> None:
     assert "one seed does not confirm it" in _confirmed(BEST, AGAIN, seed_sd=None)[1]
     assert _confirmed(BEST)[1] == "The baseline was not trained again, so what the search gained is not confirmed."
     failed = replace(AGAIN, reason="diverged with seed 101, so it cannot be relied on")
-    assert _confirmed(BEST, failed)[1].endswith(
-        "the baseline (trial 0) diverged with seed 101, so it cannot be relied on."
+    assert _confirmed(BEST, failed)[1] == (
+        "What the search gained is not confirmed: the baseline (trial 0): diverged with seed 101, so it cannot be "
+        "relied on."
     )
     assert _confirmed(replace(AGAIN, tied=True))[1].startswith("It is the baseline itself: trained again")
 
 
-def test_a_confirmation_on_its_way_says_so() -> None:
-    winner, _, sure = _confirmed(BEST, AGAIN, complete=False)
-    assert winner.startswith("Trial 7 is so far the best config")
-    assert sure.endswith("Not all runs have ended; this may still change.")
+def test_one_that_became_better_when_trained_longer_is_said_to_be_handed_over() -> None:
+    longer = Promoted(4, "search", 101, 60, Path("x"), 0.65, ap=Interval(0.65, 0.6, 0.7))
+    picked = Chosen(4, Path("x"), 0.65, longer.ap, 101, promoted=longer)
+    said = decision(_results(), Standings((WINNER, BASELINE)), picked=picked)[0]
+    assert said.startswith("Trial 7 did best: AP 0.612")
+    assert said.endswith(
+        " Trained for 60 epochs, trial 4 became better: AP 0.650 (95 % interval 0.600 to 0.700); it is the one that "
+        "is handed over."
+    )
+    alone = replace(picked, promoted=replace(longer, ap=None))
+    assert "became better: AP 0.650; it is" in decision(_results(), Standings((WINNER,)), picked=alone)[0]
+
+
+def test_a_confirmation_without_any_training_at_its_end_names_nobody() -> None:
     assert _confirmed(replace(BEST, reason="no run has been trained to its end yet"))[0].startswith("Trial 7 did best")

@@ -19,6 +19,12 @@ def test_the_baseline_is_shown_wherever_it_stands() -> None:
     assert [row.colour for row in shown] == [WINNER, TIED, GREY, BASELINE]
 
 
+def test_a_winner_that_the_search_had_elsewhere_is_shown_and_painted() -> None:
+    rows = [replace(BEST, trial=10 + n, rank=n + 1, tied=n < 2) for n in range(5)]
+    shown = interval_rows(Standings(tuple(rows)), most=2, winner=14)
+    assert [(row.label, row.colour) for row in shown] == [("trial 10", TIED), ("trial 11", TIED), ("trial 14", WINNER)]
+
+
 def test_bars_span_the_intervals_best_on_top() -> None:
     rows = interval_rows(
         Standings((BEST, replace(BEST, trial=4, rank=2, ap=Interval(0.3, 0.2, 0.35), p_best=0.001))), 9

@@ -1,7 +1,10 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
+from posesweep.analysis.confirmed import Candidate, Confirmed
 from posesweep.analysis.markdown import literal, markdown, table_of
+from posesweep.analysis.ranking import Interval
 from posesweep.analysis.results import read_sweep_folder
 from posesweep.analysis.story import Story
 from tests.analysis.fake_sweep import TRIALS, FakeTrial, write_fake_sweep
@@ -33,6 +36,20 @@ def test_the_baseline_is_shown_though_it_stands_far_below(tmp_path: Path) -> Non
     text = _text(write_fake_sweep(tmp_path, trials, objects=4))
     assert "| 11, the baseline |" in text
     assert "and 3 trials more" in text
+
+
+def test_a_confirmed_winner_is_shown_wherever_it_stood_in_the_search(tmp_path: Path) -> None:
+    trials = [FakeTrial(0.03 + n / 300, {"lr0": 1e-3}, epochs=2) for n in range(11)]
+    story = Story.of(read_sweep_folder(write_fake_sweep(tmp_path, trials, objects=12)))
+    value, last = Interval(0.6, 0.5, 0.7), story.table.rows[-1]
+    assert last.rank == 11
+    assert last.ap is not None
+    again = Candidate(last.trial, "search", value, value, 1.0, True, {1: 0.6, 2: 0.6}, 0.5)
+    text = markdown(replace(story, confirmed=Confirmed((again,), 2, (1, 2), 0.01, (), ("a note of the confirmation",))))
+    assert "**Ranking of the search**\n\n| \\# | trial |" in text
+    assert f"| {last.trial} | {last.ap.value:.3f} (" in text
+    assert "- a note of the confirmation" in text
+    assert "**Ranking of the search**" not in markdown(story)
 
 
 def test_names_cannot_break_out(tmp_path: Path) -> None:

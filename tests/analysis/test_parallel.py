@@ -70,6 +70,26 @@ def test_there_must_be_something_to_see(tmp_path: Path) -> None:
     assert parallel(read_sweep_folder(write_fake_sweep(tmp_path / "none", (), objects=4))) is None
 
 
+def test_a_sweep_file_alone_says_min_and_max(tmp_path: Path) -> None:
+    write_fake_sweep(tmp_path, TRIALS[:4], objects=4)
+    resolved = _axes(parallel(read_sweep_folder(tmp_path)))
+    (tmp_path / "space.json").unlink()
+    plain = _axes(parallel(read_sweep_folder(tmp_path)))
+    assert [axis.ticks for axis in plain.values()] == [axis.ticks for axis in resolved.values()]
+
+
+def test_where_every_trial_failed_there_is_no_figure_and_no_error(tmp_path: Path) -> None:
+    failed = [FakeTrial(0.03, {"lr0": lr0}, "failed", 0, "out of memory") for lr0 in (1e-4, 1e-3)]
+    assert parallel(read_sweep_folder(write_fake_sweep(tmp_path, failed, objects=4))) is None
+
+
+def test_a_log_parameter_that_no_scored_trial_has_gets_no_axis(tmp_path: Path) -> None:
+    trials = [FakeTrial(0.03 + n / 100, {"freeze": n}) for n in range(2)]
+    trials.append(FakeTrial(0.03, {"freeze": 1, "lr0": 1e-3}, "failed", 0, "out of memory"))
+    numbers = parallel(read_sweep_folder(write_fake_sweep(tmp_path, trials, objects=4)))
+    assert list(_axes(numbers)) == ["freeze", "AP"]
+
+
 def test_stopped_trials_are_pale_and_below_and_the_winner_above_all() -> None:
     heights = np.array([0.1, np.nan, 0.5, 0.9])
     axes = (Axis("sigma", heights, ((0.0, "1"), (1.0, "4"))), Axis("AP", np.array([0, 0.3, 0.6, 1]), ()))

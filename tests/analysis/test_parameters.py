@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,18 @@ def test_a_parameter_with_one_value_has_no_slice(tmp_path: Path) -> None:
     found = _by_name(write_fake_sweep(tmp_path, trials, objects=4))
     assert list(found) == ["freeze", "flag"]
     assert found["flag"].categories == ("False", "True")
+
+
+def test_whole_numbers_among_choices_are_one_category_each(tmp_path: Path) -> None:
+    """A column with gaps holds 32.0 where the sweep file says 32."""
+    trials = [FakeTrial(0.03, {"batch": 32}), FakeTrial(0.04, {"batch": 64}), FakeTrial(0.05, {"codec": "simcc"})]
+    write_fake_sweep(tmp_path, trials, objects=4)
+    space = json.loads((tmp_path / "space.json").read_text())
+    space["parameters"]["batch"] = {"kind": "categorical", "values": [32, 64], "when": {"codec": ["heatmap"]}}
+    (tmp_path / "space.json").write_text(json.dumps(space))
+    found = _by_name(tmp_path)["batch"]
+    assert found.categories == ("32", "64")
+    assert found.places.tolist() == [0, 1]
 
 
 def test_trials_of_one_category_do_not_hide_each_other() -> None:

@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 
+from posesweep.analysis.drawing import WINNER
 from posesweep.analysis.pareto import draw_pareto, front, pareto
 from posesweep.analysis.ranked import ranked
 from posesweep.analysis.results import read_sweep_folder
@@ -94,3 +96,13 @@ def test_dots_are_the_trials_and_the_front_is_named(folder):
     assert ax.collections[0].get_offsets()[:, 0].tolist() == [4_000_000, 2_000, 1_000]
     assert sorted(text.get_text() for text in ax.texts) == ["trial 0", "trial 1", "trial 2"]
     assert ax.get_xscale() == "log"
+
+
+def test_a_confirmed_winner_is_painted_as_such(folder):
+    results = read_sweep_folder(folder)
+    numbers = pareto(results, ranked(results))
+    for winner, painted in ((None, 1), (2, 2)):
+        ax = Figure().subplots()
+        draw_pareto(numbers, ax, "parameters", winner=winner)
+        colours = dict(zip(numbers.table["trial"], ax.collections[0].get_facecolors(), strict=True))
+        assert [trial for trial, colour in colours.items() if same_color(colour, WINNER)] == [painted]

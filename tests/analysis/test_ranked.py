@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from posesweep.analysis.ranked import ranked
+from posesweep.analysis.ranked import groups_of, ranked
 from posesweep.analysis.ranking import TrialEvidence, rank
 from posesweep.analysis.results import read_sweep_folder
+from posesweep.errors import SweepError
 from posesweep.files import trial_folder
 from tests.analysis.fake_sweep import TRIALS, write_fake_sweep
 
@@ -55,6 +56,25 @@ def test_groups_in_the_split_widen_the_intervals(sweep: Path) -> None:
     standings = ranked(read_sweep_folder(sweep))
     assert standings.rows[0].ap != alone.ap
     assert "groups of validation images" in standings.notes[0]
+
+
+def test_validation_images_of_one_group_say_nothing_of_chance(sweep: Path) -> None:
+    split = json.loads((sweep / "split.json").read_text())
+    (sweep / "split.json").write_text(json.dumps(split | {"groups": dict.fromkeys(split["images"], "video 1")}))
+    standings = ranked(read_sweep_folder(sweep))
+    assert standings.notes == (
+        "No intervals: all validation images are of one group, so nothing tells how far chance reaches; validate on "
+        "two groups or more.",
+    )
+    assert all((row.ap, row.gain, row.p_best, row.tied) == (None, None, None, False) for row in standings.rows)
+    assert standings.winner is not None
+    assert standings.winner.trial == 7
+
+
+def test_one_image_says_nothing_of_chance(sweep: Path) -> None:
+    assert groups_of(read_sweep_folder(sweep), np.arange(2)) is None
+    with pytest.raises(SweepError, match="there is only one image, so nothing tells how far chance reaches"):
+        groups_of(read_sweep_folder(sweep), np.arange(1))
 
 
 def test_while_none_has_finished_those_scored_so_far_are_ranked(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import posesweep.analysis.ranking as ranking
 from posesweep.analysis.keypoint_ap import Detections, Matches, Truth, bootstrap_ap, keypoint_ap, match
-from posesweep.analysis.ranking import Bootstrap, Interval, TrialEvidence, rank
+from posesweep.analysis.ranking import Bootstrap, Interval, TrialEvidence, matches_at, rank
 from posesweep.errors import SweepError
 
 KEYPOINTS = 9
@@ -268,3 +268,16 @@ def test_the_bootstrap_spread_is_that_of_new_samples() -> None:
         for seed in range(10)
     ]
     assert np.mean(spreads) == pytest.approx(np.std(sampled), rel=0.2)
+
+
+def test_matches_of_a_file_that_is_torn_or_has_none(tmp_path):
+    file = tmp_path / "evidence.npz"
+    assert matches_at(file) is None
+    np.savez(file, **{f"match/{name}": array for name, array in sweep_of(20, [1.0], 0)[0].matches.arrays().items()})
+    whole = file.read_bytes()
+    assert matches_at(file) is not None
+    for torn in (b"", b"PK torn", whole[: len(whole) // 2], whole[:200] + bytes(400) + whole[600:]):
+        file.write_bytes(torn)
+        assert matches_at(file) is None
+    np.savez(file, other=np.zeros(3))
+    assert matches_at(file) is None

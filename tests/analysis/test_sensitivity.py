@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from posesweep.analysis.drawing import WINNER
 from posesweep.analysis.ranked import ranked
 from posesweep.analysis.results import SweepResults, read_sweep_folder
 from posesweep.analysis.sensitivity import ap_with, draw_sensitivity, sensitivity
@@ -89,3 +90,12 @@ def test_drawn_places_are_those_of_the_table(results):
     first = ax.lines[0]
     assert first.get_ydata().tolist() == numbers.table.loc[0, ["rank x0.5", "rank x1", "rank x2"]].tolist()
     assert [text.get_text() for text in ax.texts] == [" trial 7"]
+
+
+def test_a_confirmed_winner_is_painted_as_such(results):
+    numbers = sensitivity(results, ranked(results))
+    for winner, painted in ((None, 7), (9, 9)):
+        ax = Figure().subplots()
+        draw_sensitivity(numbers, ax, winner=winner)
+        colours = dict(zip(numbers.table["trial"], (line.get_color() for line in ax.lines), strict=True))
+        assert [trial for trial, colour in colours.items() if colour == WINNER] == [painted]

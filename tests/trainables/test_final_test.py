@@ -1,6 +1,7 @@
 """The test split: checked before anything is trained, scored once, and never again."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,21 @@ def test_winner_and_baseline_are_scored_once(folder, held_out, horses):
     before = (folder / "test.json").read_bytes()
     use_test_split(data.model_copy(update={"test": "/nowhere.json"}), folder)  # it is not even opened
     assert (folder / "test.json").read_bytes() == before
+
+
+def test_a_test_split_of_one_image_is_scored_without_intervals(folder, held_out, horses, tmp_path):
+    content = json.loads(held_out.read_text())
+    content["images"] = content["images"][:1]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] == content["images"][0]["id"]]
+    (tmp_path / "one.json").write_text(json.dumps(content))
+    copy = Path(shutil.copytree(folder, tmp_path / "runs", ignore=shutil.ignore_patterns("test.json", "test")))
+    use_test_split(
+        DataSpec(**horses, test=str(tmp_path / "one.json"), test_images=str(held_out.parent / "images")), copy
+    )
+    record = read_json(copy / "test.json")
+    assert record["notes"][0].startswith("No intervals: there is only one image")
+    assert all((one["AP"], one["gain"]) == (None, None) for one in record["trials"])
+    assert lines_of_test(copy, None)[0].endswith(f"AP {record['trials'][0]['metrics']['AP']:.3f}, without an interval")
 
 
 RECORD = {

@@ -1,13 +1,19 @@
 """`posesweep report` on folders that something is missing from: it says so, and shows what there is."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
+from posesweep.analysis import story
+from posesweep.analysis.confirmed import Candidate, Confirmed
+from posesweep.analysis.ranked import ranked
 from posesweep.cli import main
 from posesweep.files import trial_folder
+from posesweep.trainables.winner import confirmed_table
 from tests.analysis.fake_sweep import TRIALS, write_fake_sweep
 
 
@@ -68,3 +74,29 @@ def test_records_that_are_only_partly_copied(sweep: Path, capsys: pytest.Capture
     assert "note: confirm.json cannot be read; it may be only partly copied." in said
     assert "note: test.json cannot be read; it may be only partly copied" in said
     assert "winner: trial 1" in said
+
+
+def test_a_sweep_is_resampled_once(
+    sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ranking is the slow part of a report: what the terminal has worked out, the page takes over."""
+    calls = []
+    monkeypatch.setattr(story, "ranked", lambda results: calls.append(results) or ranked(results))
+    said = _said(sweep, capsys)
+    assert len(calls) == 1
+    assert "latency not measured" not in said, "equal networks are no news"
+
+
+def test_brackets_in_a_reason_or_a_value_are_shown_as_they_are(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _change(trial_folder(sweep, 0) / "status.json", state="failed", reason="cannot open [/usr/lib/x.so]")
+    _change(trial_folder(sweep, 1) / "status.json", params={"lr0": 0.01, "head": "[/b]"})
+    said = _said(sweep, capsys)
+    assert "cannot open [/usr/lib/x.so]" in said
+    assert "head=[/b]" in said
+
+
+def test_brackets_in_the_reason_of_a_candidate() -> None:
+    row = Candidate(3, "search", reason="diverged in [/usr/lib/x.so]")
+    out = io.StringIO()
+    Console(file=out, width=200).print(confirmed_table(Confirmed((row,), 9, (1,), None, ()), "val/AP"))
+    assert "diverged in [/usr/lib/x.so]" in out.getvalue()

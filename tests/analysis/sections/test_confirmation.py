@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 
+from posesweep.analysis.chosen import Chosen
 from posesweep.analysis.confirmed import Candidate, Confirmed
 from posesweep.analysis.page import Page, Section, render
 from posesweep.analysis.ranked import ranked
@@ -76,6 +78,13 @@ def test_the_searchs_number_stands_beside_the_confirmed_one(story: Story) -> Non
     assert "a note of the confirmation" in words
 
 
+def test_luck_is_named_only_where_the_search_trained_as_long(story: Story) -> None:
+    assert "The diamond: what the search saw, after other epochs." in _words(confirmation_section(story))
+    same = replace(story, confirmed=replace(FOUND, epochs=story.results.full_epochs))
+    words = _words(confirmation_section(same))
+    assert "By how much it looks better than its dot, that was luck." in words
+
+
 def test_whether_early_scores_foretold_the_end(story: Story) -> None:
     words = _words(confirmation_section(story))
     said = "Epoch 2: rank correlation with the final score 0.71 (0.20 to 0.90), over 6 trials that went on to the end."
@@ -117,17 +126,27 @@ def test_the_figure_shows_interval_seeds_and_what_the_search_saw() -> None:
 
 def test_the_test_split_is_shown_with_what_validation_had_promised(story: Story) -> None:
     ap, gain = {"value": 0.58, "low": 0.5, "high": 0.66}, {"value": 0.06, "low": 0.01, "high": 0.11}
-    trials = [{"trial": 1, "role": "search", "AP": ap, "gain": gain}, {"trial": 0, "role": "baseline", "AP": None}]
+    trials = [
+        {"trial": 1, "role": "search", "folder": "confirm/0001-s102", "AP": ap, "gain": gain},
+        {"trial": 0, "role": "baseline", "folder": "confirm/0000-s101", "AP": None},
+    ]
+    for one, best in zip(trials, (0.62, 0.53), strict=True):
+        (story.results.folder / one["folder"]).mkdir(parents=True)
+        (story.results.folder / one["folder"] / "status.json").write_text(json.dumps({"best": best}))
     record = {"used": "2026-11-28T10:00:00", "objects": 40, "trials": trials, "notes": ["few images"]}
     file = story.results.folder / "test.json"
     file.write_text(json.dumps(record))
     words = _words(tested_section(story))
     assert "40 objects that nothing was chosen on, read once, on 2026-11-28: the score to quote." in words
-    assert "1 winner 0.580 0.500…0.660 0.610 +0.060 +0.010…+0.110" in words
+    assert "1 winner 0.580 0.500…0.660 0.620 +0.060 +0.010…+0.110" in words
     assert "0 baseline – 0.530" in words
     file.write_text(json.dumps(record | {"trials": [{**trials[0], "trial": 2}]}))
     words = _words(tested_section(story))
     assert "It was read for trial 2, and is not read again: trial 1, the winner now, has no score on it." in words
+    longer = Chosen(2, story.results.folder, 0.7, None)
+    assert "is not read again" not in _words(tested_section(replace(story, picked=longer))), "it is what was tested"
+    other = replace(story.results, sweep={"metric": {"name": "val/PCK"}})
+    assert "2 0.580 0.500…0.660 – +" in _words(tested_section(replace(story, results=other))), "PCK is not beside AP"
     file.unlink()
     assert tested_section(story) is None
 
