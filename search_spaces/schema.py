@@ -292,6 +292,11 @@ class Confirm(Block):
     seeds: int = Field(default=3, ge=1, description="trainings of each, with seeds that the search did not use")
     epochs: int | None = Field(default=None, ge=1, description="of each training; null: as in the search")
 
+    @property
+    def trainings(self) -> int:
+        """The baseline's included; fewer when it is among the best."""
+        return (self.top_k + 1) * self.seeds
+
 
 class Budget(Block):
     """When no new trial is begun any more; counted over every run of the sweep, what confirm needs included."""

@@ -50,7 +50,8 @@ class Epochs:
 
 def epochs_on_record(folder: Path) -> Epochs:
     """The epochs of all trials of a sweep folder, and of those that were trained again."""
-    files = [*folder.glob("trials/*/metrics.jsonl"), *folder.glob("*/*-s*/metrics.jsonl")]
+    trainings = ("trials/*", "confirm/*-s*", "promote-*/*-s*")  # not datacurve's, which are no part of the sweep
+    files = [file for place in trainings for file in folder.glob(f"{place}/metrics.jsonl")]
     rows = [row for file in files for row in read_json_lines(file)]
     return Epochs(tuple(_span(row) for row in rows if "worked_until" in row))
 
@@ -100,9 +101,11 @@ class Budget:
         assert self.sweep.budget is not None
         epochs = epochs_on_record(self.folder)
         gpus = self.slots.gpus * self.slots.workers
+        confirm = self.sweep.confirm
+        at_once = self.slots.at_most(confirm.trainings).concurrent if confirm is not None else 1
         to_come = self._epochs_to_confirm() * epochs.hours_each
         amounts = {
-            "hours": (self.sweep.budget.hours, epochs.hours, to_come / self.slots.concurrent),
+            "hours": (self.sweep.budget.hours, epochs.hours, to_come / at_once),
             "gpu_hours": (self.sweep.budget.gpu_hours, gpus * epochs.training_hours, gpus * to_come),
         }
         for name, (limit, used, kept) in amounts.items():
@@ -118,7 +121,7 @@ class Budget:
             return 0
         each = confirm.epochs or longest_training(self.sweep)
         done = [read_status(path.parent).get("epochs", 0) for path in self.folder.glob("confirm/*/status.json")]
-        return max((confirm.top_k + 1) * confirm.seeds * each - sum(done), 0)
+        return max(confirm.trainings * each - sum(done), 0)
 
 
 def notes_on_budget(sweep: Sweep, slots: Slots) -> Sequence[str]:

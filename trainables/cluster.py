@@ -10,12 +10,13 @@ import json
 import logging
 import os
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,10 @@ RAY_SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": str(10**6),
     # workers import them while the data are prepared
     "RAY_preload_python_modules": ",".join(
-        ["torch", "pandas", "ray.tune", "posesweep.trainables.worker", "posesweep.trainables.tasks.topdown"]
+        [
+            *("torch", "torch._dynamo", "pandas", "ray.tune"),  # every optimizer of torch imports dynamo
+            *("posesweep.trainables.worker", "posesweep.trainables.tasks.topdown"),
+        ]
     ),
 }
 TRAIN_SETTINGS = {  # read where a trial runs
@@ -74,6 +78,10 @@ class Slots:
         """What the workers hold, one by one."""
         return [{"CPU": self.cpus, "GPU": self.gpus} if self.gpus else {"CPU": self.cpus}] * self.workers
 
+    def at_most(self, trainings: int) -> "Slots":
+        """What is used of them where there are so few trainings."""
+        return replace(self, concurrent=min(self.concurrent, trainings))
+
 
 # --- what fits -------------------------------------------------------------------------------------------------------
 
@@ -101,7 +109,7 @@ def plan_slots(sweep: Sweep, nodes: Sequence[Node], expected: Sequence[Node] = (
         slots.workers,
         cpus_each,
         gpus_each,
-        min(concurrent, sweep.search.trials),
+        concurrent,
         asked.placement,
         follows=asked.concurrent == "auto" and cluster_address() is not None,
         most=possible if expected else 0,
@@ -278,7 +286,12 @@ class Scouts:
 
 def set_environment() -> None:
     """What Ray reads from the environment when it is imported: call this before."""
-    os.environ.update(RAY_SETTINGS | TRAIN_SETTINGS | ({} if cluster_address() else LOOPBACK))
+    if "ray" in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        raise SweepError(
+            "ray was imported before the sweep could tell it to listen on this machine only and to ask for a token; "
+            "import ray after the sweep has begun, or set RAY_AUTH_MODE=token before Python starts"
+        )
+    os.environ.update(RAY_SETTINGS | ({} if cluster_address() else LOOPBACK))
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
@@ -317,6 +330,16 @@ def start_ray(cpus: float, gpus: float, dashboard: bool) -> None:
     )
 
 
+def without_environments_of_their_own() -> None:
+    """Have Tune ask for actors in plain processes: those that Ray starts by itself, with all imported, then fit them.
+
+    It would set PL_DISABLE_FORK in each, for PyTorch Lightning, and no worker fits that was started without it.
+    """
+    from ray.tune.execution import class_cache
+
+    class_cache.DEFAULT_ENV_VARS.clear()
+
+
 def _show_workers_our_code() -> None:
     """Workers import our modules before they hear of this process: from this checkout, not from an installed one."""
     root = ADDRESS_FILE.parent
@@ -326,17 +349,30 @@ def _show_workers_our_code() -> None:
 
 
 def _begin(init: Callable[[], Any]) -> None:
-    """Start Ray on this machine; SweepError where the machine is too busy for that. Ray waits 30 seconds, always."""
+    """Start Ray on this machine; SweepError where the machine is too busy for that, or one of Ray's processes died. Ray
+    waits 30 seconds, always."""
     try:
         init()
     except Exception as error:
-        if "timed out during startup" not in str(error):
+        if not isinstance(error, RuntimeError) and type(error) is not Exception:  # Ray's own are one or the other
             raise
+        if "timed out during startup" not in str(error):
+            reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
+            logs = _ray_folder() / "session_latest" / "logs"
+            raise SweepError(
+                f"Ray could not start on this machine: {reason}; its logs in {logs} say more (gcs_server.out "
+                "first); put that right and repeat the command"
+            ) from error
         load = f"{os.getloadavg()[0]:.0f} processes want its {len(os.sched_getaffinity(0))} CPUs"
         raise SweepError(
             f"Ray did not start within 30 s, because this machine is too busy ({load}); wait until it is quieter and "
             "repeat the command"
         ) from error
+
+
+def _ray_folder() -> Path:
+    """Where Ray keeps its sessions, as it finds that on Linux."""
+    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray"
 
 
 def _told(address: str) -> dict[str, Any]:

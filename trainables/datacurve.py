@@ -9,7 +9,6 @@ winner's: with equal epochs the smaller parts would be trained less, and data wo
 seeds are others than the winner's, which was chosen for its luck with its own, too.
 """
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from posesweep.files import read_json, replacing, write_json
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import in_this_process
 from posesweep.trainables.debug import print_epoch
-from posesweep.trainables.folder import lease
+from posesweep.trainables.folder import lease, remove_last
 from posesweep.trainables.layout import placed
 from posesweep.trainables.status import read_status
 from posesweep.trainables.task import DivergedError
@@ -116,8 +115,7 @@ def _train(config: TrialConfig, out: Path, share: float) -> dict[str, Any]:
             run_trial(config, in_this_process(out, print_epoch))
         except DivergedError as error:
             print(f"note: {out.name}: {error}")
-    for checkpoint in ("last", "last.new", "last.old"):
-        shutil.rmtree(out / checkpoint, ignore_errors=True)
+    remove_last(out)
     status = read_status(out)
     ended = status["state"] == "finished"
     return {

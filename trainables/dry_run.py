@@ -1,6 +1,6 @@
 """`--dry-run`: everything a sweep does before its first trial, a few real steps, and what the whole will cost.
 
-The crop stores are built, in the cache where the sweep will find them; nothing is written into its folder.
+The crop stores are built, in the cache where the sweep will find them; nothing is left in its folder.
 """
 
 import os
@@ -15,7 +15,7 @@ from posesweep.datasets.stores import entries
 from posesweep.errors import ConfigError
 from posesweep.files import read_json
 from posesweep.search_spaces.space import Sweep
-from posesweep.trainables.cluster import Slots, cluster_address, expected_nodes, nodes, plan_slots
+from posesweep.trainables.cluster import Slots, cluster_address
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import default_cache
 from posesweep.trainables.effects import Effect, effects
@@ -32,6 +32,7 @@ from posesweep.trainables.forecast import (
     forecast,
     judge_budget,
 )
+from posesweep.trainables.preflight import checked_slots
 from posesweep.trainables.progress import duration
 from posesweep.trainables.search import rule_of
 from posesweep.trainables.sweep import prepare
@@ -76,8 +77,7 @@ def run_dry(sweep: Sweep, folder: Path) -> int:
     print(f"dry run of {sweep.name}: nothing is written into {folder}", flush=True)
     refuse_changes(sweep, folder)
     check_trackers(sweep.track)
-    alive = nodes()
-    slots = plan_slots(sweep, alive, expected_nodes(alive))
+    slots = checked_slots(sweep, _existing(folder))
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "pictures").mkdir()  # they are there, so none are drawn
         base = prepare(sweep, Path(scratch), slots)
@@ -86,9 +86,10 @@ def run_dry(sweep: Sweep, folder: Path) -> int:
         record_split(folder, split)  # refuses other data
     stores = sum(entry.size for entry in entries(default_cache()) if entry.idle_s < time.time() - begun + 1)
     print(f"data: as the sweep will have them, {len(split['val'])} objects to validate with", flush=True)
-    for line in machine_lines(slots):
+    searching = slots.at_most(sweep.search.trials)
+    for line in machine_lines(searching):
         print(line, flush=True)
-    examined = where_trials_run(sweep, base, slots)
+    examined = where_trials_run(sweep, base, searching)
     lines, faults = report(sweep, examined, slots, stores, folder)
     print("\n".join([*lines, *(f"ERROR {fault}" for fault in faults)]))
     return 1 if faults else 0
@@ -132,11 +133,12 @@ def report(sweep: Sweep, examined: Examined, slots: Slots, stores: int, folder: 
     found = forecast(plan)
     disk = disk_of(sweep, measured, slots, stores)
     lines = [*timed_lines(measured), *trial_lines(sweep, found), *hours_lines(found, slots)]
-    lines += [*disk_lines(disk, folder), memory_line(measured, slots)]
+    most = slots.at_most(max(sweep.search.trials, trainings_to_confirm(sweep)))
+    lines += [*disk_lines(disk, folder), memory_line(measured, most)]
     lines += ["what each parameter changes, tried with its extreme values:"]
     lines += [f"  {effect.sentence}" for effect in examined.effects if effect.parts]
     faults = [effect.sentence for effect in examined.effects if not effect.parts]
-    faults += [*disk_faults(disk, folder), *memory_faults(measured, slots)]
+    faults += [*disk_faults(disk, folder), *memory_faults(measured, most), *stall_faults(sweep, measured)]
     more, wrong = promised(sweep, measured, found, slots)
     return [*lines, *more], [*faults, *wrong]
 
@@ -201,13 +203,19 @@ def hours_lines(found: Forecast, slots: Slots) -> list[str]:
 
 
 def disk_of(sweep: Sweep, measured: Measured, slots: Slots, stores: int) -> Disk:
-    """Of the largest config everywhere."""
+    """Of the largest config everywhere, when all of confirm is trained and not yet thinned out."""
     largest = measured.largest
-    several = max(0, largest.config.keep_best - 1) * largest.best_bytes
-    each = largest.last_bytes + largest.best_bytes + several
-    trials = sweep.search.trials
-    running = slots.concurrent * (each + largest.last_bytes)  # a new `last` is written before the old one goes
-    return Disk(min(sweep.keep.checkpoints_of_top, trials) * each, running, trials * largest.evidence_bytes, stores)
+    best = max(1, largest.config.keep_best) * largest.best_bytes
+    trials, again = sweep.search.trials, trainings_to_confirm(sweep)
+    kept = min(sweep.keep.checkpoints_of_top, trials) * (largest.last_bytes + best) + again * best
+    # the `last` before stays, and new ones of both are written before the old ones go
+    running = slots.at_most(max(trials, again)).concurrent * (3 * largest.last_bytes + best + largest.best_bytes)
+    return Disk(kept, running, (trials + again) * largest.evidence_bytes, stores)
+
+
+def trainings_to_confirm(sweep: Sweep) -> int:
+    """How many trainings confirm adds."""
+    return sweep.confirm.trainings if sweep.confirm is not None else 0
 
 
 def disk_lines(disk: Disk, folder: Path) -> list[str]:
@@ -220,8 +228,7 @@ def disk_lines(disk: Disk, folder: Path) -> list[str]:
 
 def disk_faults(disk: Disk, folder: Path) -> list[str]:
     """A disk that is too full."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(_existing(folder)).free
     if free > disk.in_folder:
         return []
     return [f"disk: {folder} needs {_gb(disk.in_folder)} and {_gb(free)} are free; lower keep.checkpoints_of_top"]
@@ -254,6 +261,15 @@ def memory_faults(measured: Measured, slots: Slots) -> list[str]:
     if needed <= free:
         return []
     return [f"memory: {needed:.1f} GiB are needed and {free:.1f} GiB are free; lower resources.concurrent or batch"]
+
+
+def stall_faults(sweep: Sweep, measured: Measured) -> list[str]:
+    """Epochs that would be taken for a trial that hangs."""
+    minutes = sweep.failure.stall_minutes
+    slowest = max(cost.epoch_s for cost in measured.costs)
+    if slowest < minutes * 60:
+        return []
+    return [f"failure.stall_minutes: {minutes:g}, but an epoch takes up to {duration(slowest)}; raise it"]
 
 
 def promised(sweep: Sweep, measured: Measured, found: Forecast, slots: Slots) -> tuple[list[str], list[str]]:
@@ -299,6 +315,11 @@ def budgets_of(sweep: Sweep) -> list[tuple[float, str]]:
     """The limits that the budget block sets."""
     given = [(sweep.budget.hours, "h"), (sweep.budget.gpu_hours, "GPU-h")] if sweep.budget is not None else []
     return [(limit, unit) for limit, unit in given if limit is not None]
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the one where it will be made."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
 
 
 def _range(seconds: Spread) -> str:

@@ -83,11 +83,6 @@ def _in_annotated_boxes(trained: Trained, task: TopDown) -> Score:
     return score_network(load_network(trained).to(device), task, task.val, config, context)
 
 
-def score_weights(task: TopDown, trained: Trained) -> dict[str, float]:
-    """The metrics of a training on the task's validation samples."""
-    return _in_annotated_boxes(trained, task).metrics
-
-
 def found_in(evidence: dict[str, np.ndarray]) -> list[Place]:
     """The predictions of a score by image id."""
     rows = np.concatenate([evidence["keypoints"], evidence["keypoint_score"][..., None]], axis=2)

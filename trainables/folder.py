@@ -35,7 +35,7 @@ def lease(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lease.json").open("a+", encoding="utf-8") as file:
         locked = _lock(file, folder)
-        if not locked and _beats(folder / "lease.json"):
+        if not locked and beats(folder / "lease.json"):
             raise SweepError(_in_use(folder, file))
         file.truncate(0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -66,14 +66,18 @@ def _lock(file: TextIO, folder: Path) -> bool:
 def _in_use(folder: Path, file: TextIO) -> str:
     file.seek(0)
     holder = json.loads(file.read() or "{}")
+    stop = (
+        f", or `posesweep stop {folder}`" if (folder / "driver.json").is_file() else ""
+    )  # what else trains hears none
     return (
         f"{folder} is in use by process {holder.get('pid')} on {holder.get('host')} (since {holder.get('since')}); "
-        f"wait until it ends, or `posesweep stop {folder}`, then repeat the command"
+        f"wait until it ends{stop}, then repeat the command"
     )
 
 
-def _beats(lease: Path) -> bool:
-    """Whether another process rewrites the lease; one that was given back, or never held, needs no watching."""
+def beats(lease: Path) -> bool:
+    """Whether a process rewrites the lease, on a disk without locks: it is watched for a while. One that was given
+    back, or never held, needs no watching."""
     before = lease.read_bytes()
     if b'"beat"' not in before:
         return False
@@ -107,7 +111,7 @@ def _beating(lease: Path, mine: dict[str, Any]) -> Iterator[None]:
         write_json(lease, mine)
 
 
-FREE_TO_CHANGE = ("confirm", "budget", "failure", "keep")  # blocks that no result of a trial depends on
+FREE_TO_CHANGE = ("confirm", "budget", "failure", "keep", "track")  # blocks that no result of a trial depends on
 
 
 def refuse_changes(sweep: Sweep, folder: Path) -> None:
@@ -191,5 +195,12 @@ def thin_checkpoints(folder: Path, ended: Collection[int], keep: Collection[int]
 
 def remove_checkpoints(trial: Path) -> None:
     """Remove the weights of one training."""
-    for checkpoint in ("last", "last.new", "last.old", "best", "best.new", "best.old", "top"):
+    remove_last(trial)
+    for checkpoint in ("best", "best.new", "best.old", "top"):
+        shutil.rmtree(trial / checkpoint, ignore_errors=True)
+
+
+def remove_last(trial: Path) -> None:
+    """Remove what one training would go on from."""
+    for checkpoint in ("last", "last.new", "last.old"):
         shutil.rmtree(trial / checkpoint, ignore_errors=True)

@@ -37,11 +37,14 @@ def check_hosts(file: Path) -> str:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if not isinstance(config, dict) or config.get("provider", {}).get("type") != "local":
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: is no YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(config, dict) or (config.get("provider") or {}).get("type") != "local":
         raise ConfigError(f"{file}: has no provider: {{type: local}}; only machines to ssh to are checked")
     for block, name in (("provider", "head_ip"), ("provider", "worker_ips"), ("auth", "ssh_user")):
-        if not config.get(block, {}).get(name):
+        if not (config.get(block) or {}).get(name):
             raise ConfigError(f"{file}: {block}.{name} is missing; see cluster.yaml of PoseSweep")
     return config
 

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 
 from posesweep.errors import StorageError, SweepError
 from posesweep.files import read_json, write_json
+from posesweep.trainables.folder import NO_LOCKS, beats
 
 PROBE_BYTES = 2**20
 STDOUT, STDERR = 1, 2  # descriptors
@@ -146,7 +147,8 @@ def stop_request(folder: Path) -> str:
 
 
 def is_driven(folder: Path) -> bool:
-    """Whether a process holds the sweep's lease, here or (NFS included) on any machine that sees the folder."""
+    """Whether a process holds the sweep's lease, here or (NFS included) on any machine that sees the folder. On a disk
+    without locks its heartbeat is waited for, where one was not given back."""
     file = folder / "lease.json"
     if not file.is_file():
         return False
@@ -156,6 +158,8 @@ def is_driven(folder: Path) -> bool:
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return True
+            if error.errno in NO_LOCKS:
+                return beats(file)
             raise
     return False
 

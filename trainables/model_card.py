@@ -1,7 +1,7 @@
 """The README.md of an exported winner: what it is for, how good it is, how sure that is, its limits, how to run it."""
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,16 @@ import numpy as np
 
 from posesweep import __version__
 from posesweep.analysis.per_keypoint import comparison, per_keypoint
+from posesweep.analysis.promoted import Promoted, promotions
 from posesweep.analysis.ranking import Interval, TrialEvidence, rank
 from posesweep.analysis.results import Evidence
+from posesweep.analysis.tested import FILE as TEST_FILE
 from posesweep.analysis.tested import lines_of_test
-from posesweep.files import read_json, read_json_lines
+from posesweep.files import read_json, read_json_lines, read_record
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.onnx_file import Form, Parity
 from posesweep.trainables.status import read_status
-from posesweep.trainables.trained import Trained
+from posesweep.trainables.trained import Origin, Trained
 from posesweep.trainables.winner import read_config
 
 ONNX_HEADING = "## model.onnx"
@@ -98,8 +100,8 @@ def _quality(trained: Trained, known: Known) -> list[str]:
         lines.append(f"**AP {ap.value:.3f}**, 95 % interval {ap.low:.3f} to {ap.high:.3f}{_how_sure(trained)}")
     elif (value := known.status.get("best")) is not None:
         lines.append(f"**{metric.removeprefix('val/')} {value:.3f}**; no interval is known")
-    if trained.origin is not None and picked is not None:
-        lines += lines_of_test(trained.origin.results.folder, picked.trial)
+    if trained.origin is not None:
+        lines += _tested(trained.origin)
     others = {"val/AP50": "AP50", "val/AP75": "AP75", "val/PCK@0.05": "PCK@0.05", "val/NME": "NME"}
     said = [f"{short} {known.best[name]:.3f}" for name, short in others.items() if name in known.best]
     if said:
@@ -124,15 +126,39 @@ def _how_sure(trained: Trained) -> str:
     picked, table = trained.origin.picked, trained.origin.table
     if picked.candidate is not None:
         return f", confirmed by trainings with other seeds (these weights: seed {picked.seed})"
+    if picked.promoted is not None:
+        longer = {found.epochs: found.rows for found in promotions(trained.origin.results)}
+        return how_sure_when_promoted(picked.promoted, longer[picked.promoted.epochs])
     row = next(row for row in table.rows if row.trial == picked.trial)
-    text = (
-        f"; gain over the baseline {row.gain.value:+.3f} [{row.gain.low:+.3f}, {row.gain.high:+.3f}]"
-        if row.gain
-        else ""
-    )
-    if row.rank == 1 and table.tied:
-        text += f"; tied with {len(table.tied)} other trials, which this validation set cannot tell apart"
-    return text
+    text = _gain(row.gain, "the baseline")
+    return text + (_ties(len(table.tied), "") if row.rank == 1 else "")
+
+
+def how_sure_when_promoted(row: Promoted, as_long: Sequence[Promoted]) -> str:
+    """Gain and ties among those trained `as_long`: the search's are of a shorter training."""
+    tied = sum(other.tied for other in as_long if other.trial != row.trial) if row.tied else 0
+    gain = _gain(row.gain if row.role != "baseline" else None, "the baseline trained as long")
+    return f", promoted to {row.epochs} epochs (seed {row.seed}){gain}{_ties(tied, ' trained as long')}"
+
+
+def _gain(gain: Interval | None, over: str) -> str:
+    return f"; gain over {over} {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]" if gain is not None else ""
+
+
+def _ties(count: int, which: str) -> str:
+    others = "1 other trial" if count == 1 else f"{count} other trials"
+    return f"; tied with {others}{which}, which this validation set cannot tell apart" if count else ""
+
+
+def _tested(origin: Origin) -> list[str]:
+    """What the test split said, and of which weights where those are not the ones handed over."""
+    picked, folder = origin.picked, origin.results.folder
+    lines = lines_of_test(folder, picked.trial)
+    trials = (read_record(folder / TEST_FILE) or {}).get("trials") or [{}]
+    tested = trials[0].get("folder")
+    if tested is not None and trials[0]["trial"] == picked.trial and folder / tested != picked.folder:
+        lines.append(f"note: test: that score is of the weights in {tested}; these were trained anew and have none")
+    return lines
 
 
 def _by_keypoint(trained: Trained, known: Known) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from posesweep.errors import SweepError
-from posesweep.files import read_json, read_json_lines
+from posesweep.files import read_json, read_json_lines, read_record
 from posesweep.search_spaces.space import Sweep
 from posesweep.trainables.housekeeping import holder, is_driven
 from posesweep.trainables.progress import Board, TrialView, duration, epoch_line, eta, params_text
@@ -30,6 +30,8 @@ class Overview:
     statuses: dict[int, dict[str, Any]]
     silent_s: dict[int, float]
     trained_s: float
+    again: str  # what is still to be trained again, by confirm or --promote; '' where nothing is
+    out_of_budget: str  # why the search begins no more trials, though it has them; '' while it would
 
 
 def overview(folder: Path) -> Overview:
@@ -54,7 +56,30 @@ def overview(folder: Path) -> Overview:
         statuses=statuses,
         silent_s=silent_s,
         trained_s=board.seconds_timed,
+        again=_again(folder, sweep, board),
+        out_of_budget=_out_of_budget(folder, sweep),
     )
+
+
+def _again(folder: Path, sweep: Sweep, board: Board) -> str:
+    """'3 of 9 trainings of confirm are left': what follows the search, as far as it is known."""
+    left = []
+    for file in sorted([folder / "confirm.json", *folder.glob("promote-*.json")]):
+        runs = (read_record(file) or {}).get("runs") or []
+        states = [read_status(folder / run["folder"]).get("state") for run in runs]
+        if count := sum(state in (None, "running") for state in states):
+            left.append(f"{count} of {len(runs)} trainings of {file.stem} are left")
+    asked = sweep.confirm is not None and any(trial.state == "finished" for trial in board.trials.values())
+    if asked and not (folder / "confirm.json").is_file():
+        left.insert(0, "confirm has not begun")
+    return ", ".join(left)
+
+
+def _out_of_budget(folder: Path, sweep: Sweep) -> str:
+    """Where the budget of now ended the search."""
+    record = read_record(folder / "budget.json") or {}
+    of_now = sweep.budget is not None and record.get("budget") == sweep.budget.model_dump()
+    return str(record["reason"]) if of_now else ""
 
 
 def _said(folder: Path) -> dict[str, Any]:
@@ -115,10 +140,14 @@ def _driver(seen: Overview) -> str:
         who = f"at work on {seen.driver['doing']}: process {pid} on {host}, since {since}"
         asked = seen.driver["stopping"] or ("a stop is asked for" if (seen.folder / "stop.json").is_file() else "")
         return f"{who}; stopping after the running epochs: {asked}" if asked else who
-    done = all(trial.state != "running" for trial in seen.board.trials.values())
-    if done and len(seen.board.trials) >= seen.board.trials_wanted:
-        return f"nobody is at work: the sweep is through; see {seen.folder / 'report.html'}"
-    return "nobody is at work; the command that started the sweep goes on with it"
+    goes_on = "the command that started the sweep goes on with it"
+    whole = len(seen.board.trials) >= seen.board.trials_wanted
+    if _unfinished(seen.board) or not (whole or seen.out_of_budget):
+        return f"nobody is at work; {goes_on}"
+    if seen.again:
+        return f"nobody is at work: {seen.again}; {goes_on}"
+    ended = f"the sweep is through{'' if whole else f' ({seen.out_of_budget})'}"
+    return f"nobody is at work: {ended}; see {seen.folder / 'report.html'}"
 
 
 def _trial(seen: Overview, number: int) -> str:

@@ -95,11 +95,18 @@ def machines_of_cluster_file(bootstrap: Path = BOOTSTRAP_FILE) -> set[str]:
 
 
 def data_paths(sweep: Sweep) -> tuple[str, ...]:
-    """The files and folders that a trial reads, absolute."""
-    given = sweep.data.model_dump()
-    names = [given.get(name) for name in ("train", "val", "images", "val_images", "test", "test_images")]
-    weights = sweep.fixed.get("weights")
-    return tuple(str(Path(name).expanduser().absolute()) for name in [*names, weights] if name)
+    """The files and folders that a trial reads, absolute. The test split is only for the driver."""
+    data = sweep.data
+    files = [data.train, data.val, data.images, data.val_images, *settings_named(sweep, "weights")]
+    skeletons = [data.skeleton, *settings_named(sweep, "weights_skeleton")]
+    files += [name for name in skeletons if name and name.endswith((".yaml", ".yml"))]  # the others are shipped
+    return tuple(dict.fromkeys(str(Path(name).expanduser().absolute()) for name in files if name))
+
+
+def settings_named(sweep: Sweep, name: str) -> list[Any]:
+    """What a setting is in any trial: fixed, or each value that is searched."""
+    searched = sweep.parameters[name].values if name in sweep.parameters else ()
+    return [sweep.fixed.get(name), *searched]
 
 
 # --- on a node -------------------------------------------------------------------------------------------------------

@@ -257,12 +257,6 @@ class Progress:
         else:
             self._say(status_line(self.board))
 
-    def restored(self, number: int, params: Mapping[str, Any], rows: Iterable[Row]) -> None:
-        """Take in, without a word, what a trial did before this run of the sweep; `started` or `ended` may follow."""
-        self.board.started(number, params)
-        for row in rows:
-            self.board.epoch(number, row)
-
     def started(self, number: int, params: Mapping[str, Any]) -> None:
         """A trial begins or goes on."""
         self.board.started(number, params)

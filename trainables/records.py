@@ -10,7 +10,7 @@ from ray.tune.search import Searcher
 from posesweep.files import trial_folder
 from posesweep.search_spaces.space import Sweep
 from posesweep.trainables.context import begin_attempt
-from posesweep.trainables.folder import spared, thin_checkpoints
+from posesweep.trainables.folder import remove_last, spared, thin_checkpoints
 from posesweep.trainables.housekeeping import Orders
 from posesweep.trainables.progress import Progress
 from posesweep.trainables.search import Search
@@ -110,18 +110,20 @@ class Queue(Searcher):
         super().__init__()
         self._jobs = list(jobs)
         self._orders = orders
+        self._unended = len(jobs)
 
     @property
     def left(self) -> int:
-        """How many jobs were not begun yet."""
-        return len(self._jobs)
+        """How many jobs have not ended."""
+        return self._unended
 
     def suggest(self, trial_id: str) -> Any:
         """The next job, or FINISHED: there are no more, or no more are to be begun."""
         return self._jobs.pop(0) if self._jobs and not self._orders.halt else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing to do: the trial's folder is the record."""
+        """One job less; the trial's folder is the record."""
+        self._unended -= 1
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save."""
@@ -189,6 +191,7 @@ class RetrainingRecords(tune.Callback):
         if self.sweep.resources.workers_per_trial > 1:
             begin_attempt(self._folder_of(trial))  # fences workers that Ray has not stopped yet
         write_status(self._folder_of(trial), state=state, reason=reason)
+        remove_last(self._folder_of(trial))
         self.progress.ended(trial.config["number"], state, "" if state == "finished" else reason)
 
     def _folder_of(self, trial: Any) -> Path:

@@ -14,7 +14,7 @@ from posesweep.errors import ConfigError, SweepError
 from posesweep.files import read_json, read_json_lines, write_json
 from posesweep.search_spaces.space import Sweep, edges
 from posesweep.trainables.config import TrialConfig
-from posesweep.trainables.folder import has_begun, remove_checkpoints
+from posesweep.trainables.folder import has_begun, remove_checkpoints, remove_last
 from posesweep.trainables.progress import Board
 from posesweep.trainables.search import Search, longest_training
 from posesweep.trainables.status import read_status
@@ -236,6 +236,13 @@ def jobs(plan: Plan, runs: Iterable[Run], params: Mapping[int, Mapping[str, Any]
         }
         for run in runs
     ]
+
+
+def make_room(folder: Path, plan: Plan) -> None:
+    """Remove what the trainings that have ended would go on from."""
+    for run in plan.runs:
+        if read_status(folder / run.folder).get("state") in ENDED:
+            remove_last(folder / run.folder)
 
 
 def thin(folder: Path, plan: Plan, keep: Collection[int]) -> None:

@@ -14,7 +14,7 @@ from posesweep.files import read_json, read_json_lines, trial_folder, write_json
 from posesweep.search_spaces.space import Sweep, edges, space_json
 from posesweep.trainables import retraining
 from posesweep.trainables.budget import Budget, notes_on_budget
-from posesweep.trainables.cluster import Slots, ray_beside, room_of, trial_resources
+from posesweep.trainables.cluster import Slots, ray_beside, room_of, trial_resources, without_environments_of_their_own
 from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes, spared
 from posesweep.trainables.housekeeping import Orders, StopAskedError, storage_error, sweep_up
 from posesweep.trainables.preflight import checked_slots
@@ -174,7 +174,7 @@ def opening_line(search: Search, folder: Path) -> str:
 
 def board_of(search: Search, folder: Path, slots: Slots) -> Board:
     """The live view of a sweep, with what its trials did before this run."""
-    board = Board(search.sweep.name, search.wanted, slots.concurrent, search.rule)
+    board = Board(search.sweep.name, search.wanted, slots.at_most(search.wanted).concurrent, search.rule)
     for proposal in search.proposals():
         board.started(proposal.number, proposal.params)
         for row in metrics_of(folder, proposal.number):
@@ -225,8 +225,10 @@ def train_again(sweep: Sweep, search: Search, plan: Plan, folder: Path, trainabl
         return
     params = {proposal.number: proposal.params for proposal in search.proposals()}
     orders = Orders()
-    with Progress(retraining.board_of(sweep, plan, folder, params, slots.concurrent)) as progress:
-        watch = Watch(sweep, folder, progress.board, orders, make_room=lambda: None)
+    at_once = slots.at_most(len(plan.runs)).concurrent
+    retraining.make_room(folder, plan)
+    with Progress(retraining.board_of(sweep, plan, folder, params, at_once)) as progress:
+        watch = Watch(sweep, folder, progress.board, orders, make_room=lambda: retraining.make_room(folder, plan))
         queue = Queue(retraining.jobs(plan, left, params), orders)
         execute(
             trainable,
@@ -283,6 +285,7 @@ def execute(trainable: Trainable, searcher: Any, folder: Path, slots: Slots, **r
 
     from posesweep.trainables.tune_glue import Limited
 
+    without_environments_of_their_own()
     tuner = tune.Tuner(
         tune.with_resources(trainable, trial_resources(slots)),
         tune_config=tune.TuneConfig(

@@ -258,7 +258,10 @@ def read_config(path: Path, settings: list[str] | None = None) -> TrialConfig:
     """
     if not path.is_file():
         raise ConfigError(f"{path} is not there; give the best.yaml of a sweep folder, or a trial's config.yaml")
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is no YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict) or "data" not in values:
         raise ConfigError(f"{path} is not the config of one training; best.yaml in a sweep folder is one")
     return make_config(apply_overrides(values, settings or []))

@@ -165,7 +165,8 @@ def why_it_failed(folder: Path, attempt: int) -> Exception | None:
     if current_attempt(folder) != attempt:
         return SupersededError(f"{folder.name}: attempt {attempt} was superseded")
     if (refused := folder / f"refused.{attempt}.json").is_file():
-        return PoseSweepError(read_json(refused)["reason"])
+        said = read_json(refused)
+        return StorageError(said["reason"]) if said["storage"] else PoseSweepError(said["reason"])
     if (hung := folder / f"hung.{attempt}.json").is_file():
         return TimeoutError(read_json(hung)["reason"])
     return None
@@ -188,7 +189,8 @@ def train_in_ray_train_worker(values: dict[str, Any], folder: Path, attempt: int
     except SupersededError:
         raise
     except PoseSweepError as error:
-        write_json(folder / f"refused.{attempt}.json", {"reason": str(error)})
+        said = {"reason": str(error), "storage": isinstance(error, StorageError)}  # which halts the sweep
+        write_json(folder / f"refused.{attempt}.json", said)
         raise  # of one rank, perhaps: Ray must end the others, who would wait for it
 
 

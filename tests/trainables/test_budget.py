@@ -1,5 +1,6 @@
 """What a sweep took so far, read from its folder, and when that ends it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ def test_hours_over_all_runs_and_gpu_hours_over_all_trainings(tmp_path):
     trained(tmp_path, "trials/0000", [1.0, 2.0], 3600)
     trained(tmp_path, "trials/0001", [1.5, 30.0], 3600)  # the sweep was stopped for a day
     trained(tmp_path, "confirm/0000-s101", [31.0], 3600)
+    trained(tmp_path, "datacurve/0.5-s0", [50.0, 51.0], 3600)  # no part of the sweep
     epochs = epochs_on_record(tmp_path)
     assert epochs.hours == pytest.approx(2 + 2)  # 0 to 2 and 29 to 31
     assert epochs.training_hours == pytest.approx(5)
@@ -68,7 +70,13 @@ def test_hours_over_all_runs_and_gpu_hours_over_all_trainings(tmp_path):
         ("{gpu_hours: 2}", GPU, "budget.gpu_hours: 2 is used up (2 trained)"),
         ("{gpu_hours: 2}", CPU, ""),
         ("{hours: 9, gpu_hours: 1}", GPU, "budget.gpu_hours: 1 is used up (2 trained)"),
-        # 2 trials x 2 seeds x 2 epochs of an hour, two at a time
+        # 2 trials x 2 seeds x 2 epochs of an hour, two at a time, or all
+        ("{hours: 5}\nconfirm: {top_k: 1, seeds: 2}", replace(CPU, concurrent=64), ""),
+        (
+            "{hours: 4}\nconfirm: {top_k: 1, seeds: 2}",
+            replace(CPU, concurrent=64),
+            "budget.hours: 4 is used up (2 trained, 2 kept for confirm)",
+        ),
         ("{hours: 7}\nconfirm: {top_k: 1, seeds: 2}", CPU, ""),
         (
             "{hours: 6}\nconfirm: {top_k: 1, seeds: 2}",

@@ -194,6 +194,29 @@ def test_a_refused_token_and_a_version_mismatch_are_sentences():
         cluster._join(raising(RuntimeError("something else")), "a:1")
 
 
+def test_a_ray_that_does_not_start_is_a_sentence(monkeypatch, tmp_path):
+    def raising(error):
+        def init():
+            raise error
+
+        return init
+
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    died = RuntimeError(
+        "Failed to start GCS.  Last 1 lines of error files:\nE no space\n.Please check a.out for details"
+    )
+    with pytest.raises(SweepError) as said:
+        cluster._begin(raising(died))
+    assert str(said.value) == (
+        f"Ray could not start on this machine: Failed to start GCS; its logs in {tmp_path}/ray/session_latest/logs say "
+        "more (gcs_server.out first); put that right and repeat the command"
+    )
+    with pytest.raises(SweepError, match="Ray did not start within 30 s, because this machine is too busy"):
+        cluster._begin(raising(Exception("The current node timed out during startup. This could happen because")))
+    with pytest.raises(TypeError):
+        cluster._begin(raising(TypeError("a mistake of ours")))
+
+
 def test_processes_of_trials_know_their_own_ray():
     """There may be others on the machine, and Ray's helpers would ask whichever they find."""
     assert cluster._told("10.0.0.1:6379")["env_vars"]["RAY_ADDRESS"] == "10.0.0.1:6379"
@@ -283,6 +306,20 @@ def test_what_is_wrong_with_a_node(change, said):
 
 def test_a_node_that_does_not_answer_is_named():
     assert mistakes(HERE, {"10.0.0.2": "no answer: it died"}, QUESTION) == ["10.0.0.2: no answer: it died"]
+
+
+def test_a_node_is_asked_for_what_a_trial_reads(tmp_path, monkeypatch):
+    """Its skeletons and every starting point too; the test split is only read where the sweep ends."""
+    monkeypatch.chdir(tmp_path)
+    Path("s.yaml").write_text("""
+name: s
+data: {train: a.json, test: t.json, test_images: t, skeleton: mouse.yaml}
+fixed: {weights_skeleton: horse26}
+parameters: {weights: {values: [x/best.safetensors, y.safetensors]}}
+""")
+    asked = preflight.data_paths(read_sweep(Path("s.yaml")))
+    names = ["a.json", "x/best.safetensors", "y.safetensors", "mouse.yaml"]
+    assert asked == tuple(str(tmp_path / name) for name in names)
 
 
 def test_all_mistakes_are_said_at_once_and_nothing_is_left_behind(tmp_path, monkeypatch):

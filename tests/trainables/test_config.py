@@ -6,6 +6,7 @@ from posesweep.errors import ConfigError
 from posesweep.trainables.config import notes_on
 from posesweep.trainables.tasks import check_values, defaults_of, make_config
 from posesweep.trainables.tasks.topdown import Config
+from posesweep.trainables.winner import read_config
 
 DATA = {"train": "train.json"}
 
@@ -246,3 +247,12 @@ def test_compiled_and_recomputed_do_not_go_together():
     assert [mistake.text for mistake in found] == [
         "compile: true and grad_checkpoint: true do not work together in torch; take one out"
     ]
+
+
+@pytest.mark.parametrize("content", [b"data: {train: a.json\nlr0: [", b"data: {train: \xff.json}"])
+def test_a_config_that_is_no_yaml_is_a_sentence(tmp_path, content):
+    file = tmp_path / "best.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"best\.yaml: is no YAML \(") as said:
+        read_config(file)
+    assert "\n" not in str(said.value)

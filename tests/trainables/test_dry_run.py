@@ -6,9 +6,20 @@ from pathlib import Path
 import pytest
 
 from posesweep.cli import main
+from posesweep.errors import SweepError
+from posesweep.search_spaces.space import read_sweep
 from posesweep.trainables import dry_run
 from posesweep.trainables.cluster import Slots
-from posesweep.trainables.dry_run import Disk, disk_faults, machine_lines, memory_faults, needed_gib, within
+from posesweep.trainables.dry_run import (
+    Disk,
+    disk_faults,
+    disk_of,
+    machine_lines,
+    memory_faults,
+    needed_gib,
+    stall_faults,
+    within,
+)
 from posesweep.trainables.forecast import Spread, TrialCost
 from posesweep.trainables.tasks import make_config
 from posesweep.trainables.timing import Costs, Kind, Measured, Timed, on_cpus
@@ -45,6 +56,21 @@ def test_a_dry_run_from_the_command_line(tmp_path, monkeypatch, capsys):
         "ERROR budget: 1e-06 h, but the baseline alone needs ",
     ):
         assert line in said, line
+
+
+def test_the_machines_are_asked_as_by_the_sweep(tmp_path, monkeypatch):
+    """A share of a GPU that is yet to be measured is measured; a cluster's nodes are asked about a folder that is."""
+    monkeypatch.chdir(tmp_path)
+    Path("s.yaml").write_text(SWEEP + "resources: {trials_per_gpu: auto}\n")
+    asked = []
+
+    def checked(sweep, folder):
+        asked.append((sweep.resources.trials_per_gpu, folder))
+        raise SweepError("no GPU")
+
+    monkeypatch.setattr(dry_run, "checked_slots", checked)
+    assert main(["sweep", "s.yaml", "--dry-run"]) == 2
+    assert asked == [("auto", tmp_path)]
 
 
 def test_mistakes_are_said_as_by_the_sweep(tmp_path, monkeypatch, capsys):
@@ -120,6 +146,28 @@ def test_a_full_disk_and_too_little_memory_are_faults(tmp_path, monkeypatch):
     assert memory_faults(measured, Slots(1, 1, 0.0, 3)) == [
         "memory: 5.5 GiB are needed and 5.0 GiB are free; lower resources.concurrent or batch"
     ]
+
+
+def test_the_disk_at_its_fullest(tmp_path):
+    """Of 6 trials 2 are kept, and of 6 trainings of confirm all, while the last of them run, 5 at a time."""
+    (tmp_path / "s.yaml").write_text(SWEEP + "keep: {checkpoints_of_top: 2}\n")
+    sweep, largest = (
+        read_sweep(tmp_path / "s.yaml"),
+        replace(LARGE, config=LARGE.config.model_copy(update={"keep_best": 3})),
+    )
+    measured = Measured(SMALL, largest, (), (TrialCost(1.0, 1),))
+    assert (largest.last_bytes, largest.best_bytes, largest.evidence_bytes) == (300, 100, 10)
+    found = disk_of(sweep, measured, Slots(1, 1, 0.0, 5), stores=7)
+    assert found == Disk(kept=2 * (300 + 3 * 100) + 6 * 300, running=5 * (3 * 300 + 4 * 100), evidence=120, stores=7)
+    assert disk_of(sweep, measured, Slots(1, 1, 0.0, 64), stores=7).running == 6 * (3 * 300 + 4 * 100)
+
+
+def test_an_epoch_longer_than_a_trial_may_be_silent_is_a_fault(tmp_path):
+    (tmp_path / "s.yaml").write_text(SWEEP)
+    sweep = read_sweep(tmp_path / "s.yaml")
+    fast, slow = (Measured(SMALL, LARGE, (TrialCost(60.0, 4),), (TrialCost(60.0 * m, 4),)) for m in (29, 35))
+    assert stall_faults(sweep, fast) == []
+    assert stall_faults(sweep, slow) == ["failure.stall_minutes: 30, but an epoch takes up to 35 min; raise it"]
 
 
 def test_budgets_count_what_trials_hold():

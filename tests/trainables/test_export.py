@@ -1,5 +1,6 @@
 """posesweep export: a folder that is all it takes, its card, and model.onnx run by numpy, OpenCV and onnxruntime."""
 
+import shutil
 import subprocess
 import sys
 
@@ -8,10 +9,13 @@ import numpy as np
 import pytest
 import yaml
 
+from posesweep.analysis.promoted import Promoted
+from posesweep.analysis.ranking import Interval
 from posesweep.cli import main
 from posesweep.datasets.skeleton import load_skeleton
 from posesweep.files import read_json, write_json
 from posesweep.trainables import run_onnx
+from posesweep.trainables.model_card import how_sure_when_promoted
 
 
 def export(*arguments, expect: int = 0) -> None:
@@ -56,6 +60,37 @@ def test_the_card_has_the_score_on_the_test_split(handed_over, tmp_path):
     export(copied.sweep, tmp_path / "winner")
     card = (tmp_path / "winner" / "README.md").read_text()
     assert "- test: trial 0, the baseline, AP 0.500 [0.400, 0.600]" in card
+
+
+def test_the_card_of_a_promoted_winner_speaks_of_those_trained_as_long(handed_over, tmp_path):
+    """The search's gain, ties and score on the test split are of another, shorter training."""
+    copied = handed_over.moved(tmp_path)
+    again = copied.sweep / "promote-9" / "0000-s101"
+    shutil.copytree(copied.sweep / "trials" / "0000", again)
+    write_json(again / "status.json", {**read_json(again / "status.json"), "best": 0.99, "state": "finished"})
+    run = {"trial": 0, "seed": 101, "folder": "promote-9/0000-s101"}
+    candidates = [{"trial": 0, "role": "baseline"}]
+    record = {"candidates": candidates, "seeds": [101], "epochs": 9, "baseline": 0, "trials": 1, "runs": [run]}
+    write_json(copied.sweep / "promote-9.json", record)
+    one = {"trial": 0, "role": "baseline", "AP": {"value": 0.5, "low": 0.4, "high": 0.6}, "gain": None}
+    tested = {"used": "2026-11-28", "trials": [{**one, "folder": "trials/0000"}], "notes": []}
+    write_json(copied.sweep / "test.json", tested)
+    export(copied.sweep, tmp_path / "winner")
+    card = (tmp_path / "winner" / "README.md").read_text()
+    assert ", promoted to 9 epochs (seed 101)\n" in card
+    assert "that score is of the weights in trials/0000; these were trained anew and have none" in card
+
+
+def test_gain_and_ties_of_a_promoted_trial(tmp_path):
+    gain = Interval(0.02, 0.01, 0.03)
+    rows = [
+        Promoted(n, role, 101, 60, tmp_path, 0.9, tied=n != 7, gain=gain)
+        for n, role in ((4, "search"), (5, "search"), (7, "baseline"))
+    ]
+    assert how_sure_when_promoted(rows[0], rows) == (
+        ", promoted to 60 epochs (seed 101); gain over the baseline trained as long +0.020 [+0.010, +0.030]; tied with "
+        "1 other trial trained as long, which this validation set cannot tell apart"
+    )
 
 
 def test_a_training_and_an_export_can_be_exported(handed_over, tmp_path):

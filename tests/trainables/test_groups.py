@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from posesweep.errors import PoseSweepError
-from posesweep.files import write_json
-from posesweep.trainables import groups
-from posesweep.trainables.context import SupersededError, begin_attempt
-from posesweep.trainables.worker import why_it_failed, write_hung
+from posesweep.errors import DataError, PoseSweepError, StorageError
+from posesweep.trainables import groups, worker
+from posesweep.trainables.context import Context, SupersededError, begin_attempt
+from posesweep.trainables.worker import train_in_ray_train_worker, why_it_failed, write_hung
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,9 +59,26 @@ def test_why_a_group_failed(tmp_path):
     found = why_it_failed(tmp_path, attempt)
     assert isinstance(found, TimeoutError)
     assert str(found).startswith("it hung: no worker reported an epoch for 1.5 minutes (failure.stall_minutes)")
-    write_json(tmp_path / f"refused.{attempt}.json", {"reason": "batch: too large"})
-    found = why_it_failed(tmp_path, attempt)
-    assert isinstance(found, PoseSweepError)
-    assert str(found) == "batch: too large"
     begin_attempt(tmp_path)
     assert isinstance(why_it_failed(tmp_path, attempt), SupersededError)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(DataError("a.json: has no objects"), PoseSweepError), (StorageError("the disk is full"), StorageError)],
+)
+def test_a_group_that_cannot_save_halts_the_sweep_and_one_that_is_wrong_fails(tmp_path, monkeypatch, error, kind):
+    """A trial marked as failed would not go on when there is room again."""
+    attempt = begin_attempt(tmp_path)
+
+    def refuse(config, context):
+        raise error
+
+    monkeypatch.setattr(worker, "in_ray_train_worker", lambda *_, **__: Context(tmp_path, print, torch.device("cpu")))
+    monkeypatch.setattr(worker, "run_trial", refuse)
+    values = {"data": {"train": "a.json"}, "workers": 2, "batch": 2}
+    with pytest.raises(type(error)):
+        train_in_ray_train_worker(values, tmp_path, attempt, 60.0)
+    found = why_it_failed(tmp_path, attempt)
+    assert type(found) is kind
+    assert str(found) == str(error)

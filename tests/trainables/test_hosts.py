@@ -65,6 +65,15 @@ def test_other_files_are_refused(tmp_path):
     file.write_text("provider: {type: local, head_ip: 10.0.0.1}\n")
     with pytest.raises(ConfigError, match=r"provider\.worker_ips is missing"):
         check_hosts(file)
+    file.write_text("provider: {type: local")
+    with pytest.raises(ConfigError, match=r"aws\.yaml: is no YAML \(while parsing"):
+        check_hosts(file)
+    file.write_text("provider:\n")
+    with pytest.raises(ConfigError, match="only machines to ssh to are checked"):
+        check_hosts(file)
+    file.write_text("provider: {type: local, head_ip: 10.0.0.1, worker_ips: [10.0.0.2]}\nauth:\n")
+    with pytest.raises(ConfigError, match=r"auth\.ssh_user is missing"):
+        check_hosts(file)
 
 
 def test_a_key_that_is_not_there(tmp_path):

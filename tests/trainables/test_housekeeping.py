@@ -157,6 +157,44 @@ def test_status_of_a_sweep_that_was_killed(sweep):
     assert lines[1] == "nobody is at work; the command that started the sweep goes on with it"
 
 
+THROUGH = "nobody is at work: the sweep is through{}; see {}/report.html"
+GOES_ON = "nobody is at work: {}; the command that started the sweep goes on with it"
+
+
+def after_the_search(sweep: Path, tmp_path: Path, more: str) -> str:
+    """What is said of a sweep folder with both trials ended, with `more` in its file."""
+    write_json(sweep / "space.json", space_json(sweep_of(tmp_path, more)))
+    status = read_json(trial_folder(sweep, 0) / "status.json")
+    write_json(trial_folder(sweep, 1) / "status.json", status)
+    return overview_text(overview(sweep)).splitlines()[1]
+
+
+def test_status_after_the_search_before_its_best_are_trained_again(sweep, tmp_path):
+    more = "confirm: {top_k: 1, seeds: 1}"
+    write_driver(sweep, doing="mice", wanted=2)
+    assert after_the_search(sweep, tmp_path, "") == THROUGH.format("", sweep)
+    assert after_the_search(sweep, tmp_path, more) == GOES_ON.format("confirm has not begun")
+    runs = [{"trial": trial, "seed": 101, "folder": f"confirm/000{trial}-s101"} for trial in (1, 0)]
+    write_json(sweep / "confirm.json", {"runs": runs})
+    write_json(sweep / runs[0]["folder"] / "status.json", {"state": "diverged"})
+    left = "1 of 2 trainings of confirm are left"
+    assert after_the_search(sweep, tmp_path, more) == GOES_ON.format(left)
+    write_json(sweep / "promote-30.json", {"runs": [{**runs[0], "folder": "promote-30/0001-s101"}]})
+    left += ", 1 of 1 trainings of promote-30 are left"
+    assert after_the_search(sweep, tmp_path, more) == GOES_ON.format(left)
+    for folder in (runs[1]["folder"], "promote-30/0001-s101"):
+        write_json(sweep / folder / "status.json", {"state": "finished"})
+    assert after_the_search(sweep, tmp_path, more) == THROUGH.format("", sweep)
+
+
+def test_status_of_a_search_that_the_budget_ended(sweep, tmp_path):
+    reason = "no new trial after 2 of 8: budget.hours: 1 is used up (1 trained); a larger budget goes on"
+    write_json(sweep / "budget.json", {"budget": {"hours": 1.0, "gpu_hours": None}, "reason": reason, "trials": 2})
+    assert after_the_search(sweep, tmp_path, "budget: {hours: 1}") == THROUGH.format(f" ({reason})", sweep)
+    said = after_the_search(sweep, tmp_path, "budget: {hours: 2}")
+    assert said == "nobody is at work; the command that started the sweep goes on with it"
+
+
 def test_status_of_what_is_no_sweep(tmp_path, capsys):
     assert main(["status", str(tmp_path)]) == 2
     assert "it has no space.json; give the folder of a sweep that has begun" in capsys.readouterr().err
@@ -216,6 +254,33 @@ def test_without_locks_a_dead_owner_is_succeeded(no_locks, tmp_path):
     write_json(tmp_path / "lease.json", {"pid": 1, "host": "elsewhere", "since": "long ago", "beat": 7})
     with lease(tmp_path):
         assert read_json(tmp_path / "lease.json")["pid"] == os.getpid()
+
+
+def test_without_locks_status_and_stop_go_by_the_beat(no_locks, sweep, capsys):
+    write_json(sweep / "lease.json", {"pid": 1, "host": "elsewhere", "since": "long ago", "beat": 7})
+    assert not is_driven(sweep), "it died"
+    assert main(["stop", str(sweep)]) == 2
+    with lease(sweep):
+        assert main(["status", str(sweep)]) == 0
+        assert main(["stop", str(sweep)]) == 0
+    assert f"process {os.getpid()} on " in capsys.readouterr().out
+    assert not is_driven(sweep)
+
+
+def test_a_stop_is_proposed_where_somebody_hears_it(tmp_path):
+    """The lease of a data curve is like a sweep's, and nothing there looks for a request to stop."""
+    said = []
+    for folder in (tmp_path / "mice", tmp_path / "mice" / "datacurve"):
+        with lease(folder):
+            if folder.name == "mice":
+                write_driver(folder, doing="mice")
+            with pytest.raises(SweepError) as refused, lease(folder):
+                pass
+        said.append(str(refused.value).partition("wait ")[2])
+    assert said == [
+        f"until it ends, or `posesweep stop {tmp_path / 'mice'}`, then repeat the command",
+        "until it ends, then repeat the command",
+    ]
 
 
 # --- logs

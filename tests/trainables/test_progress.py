@@ -139,7 +139,8 @@ def test_piped_it_says_little_in_plain_lines() -> None:
             told.now += 4.0
             progress.epoch(2, {"epoch": epoch, "val/AP": epoch / 100})
         progress.ended(2, "pruned", reason)
-        progress.restored(1, {}, [{"epoch": 1, "val/AP": 0.5}])
+        progress.board.started(1, {})  # what it did before this run of the sweep
+        progress.board.epoch(1, {"epoch": 1, "val/AP": 0.5})
         progress.started(1, {"lr0": 1e-3})
     assert told.lines() == [
         "trial 2: starts  lr0=0.0005 aug=[a]",

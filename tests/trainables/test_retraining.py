@@ -15,6 +15,8 @@ from posesweep.trainables import retraining
 from posesweep.trainables import sweep as sweeping
 from posesweep.trainables.cluster import Slots
 from posesweep.trainables.folder import record_sweep, refuse_changes
+from posesweep.trainables.housekeeping import Orders
+from posesweep.trainables.records import Queue
 from posesweep.trainables.retraining import Promote, Run, agreed_plan, confirm_plan, read_plan, unfinished
 from posesweep.trainables.search import Search
 
@@ -167,6 +169,7 @@ def executed(train: Callable[[Path, dict[str, Any]], str], most: int = 99) -> Ca
             records.on_trial_start(0, [], trial)
             if error := train(folder / trial.config["folder"], trial.config):
                 Path(trial.error_file).write_text(f"Failure # 1\n{error}\n")
+                run["scheduler"].on_trial_error(None, trial)
                 records.on_trial_error(0, [], trial)
             else:
                 records.on_trial_complete(0, [], trial)
@@ -178,6 +181,8 @@ def finish(folder: Path, job: dict[str, Any]) -> str:
     """A training as far as the records see it: trial 3 breaks with seed 102."""
     if (job["status"]["trial"], job["status"]["seed"]) == (3, 102):
         return "ValueError: no"
+    write_json(folder / "last.old" / "state.json", {})
+    write_json(folder / "best" / "state.json", {})
     status = read_json(folder / "status.json")
     write_json(folder / "status.json", status | {"state": "finished", "best": 0.5, "settings": job["params"]})
     return ""
@@ -191,6 +196,7 @@ def test_a_killed_confirmation_goes_on_with_what_is_left(tmp_path, monkeypatch, 
     monkeypatch.setattr(sweeping, "execute", executed(finish, most=4))
     with pytest.raises(KilledError):
         sweeping.confirm(sweep, search, folder, lambda job: None, slots)
+    write_json(folder / "confirm" / "0000-s101" / "last" / "state.json", {})  # as an older PoseSweep left it
     begun = {file.parent.name: file.read_text() for file in (folder / "confirm").glob("*/status.json")}
     assert len(begun) == 4
     monkeypatch.setattr(sweeping, "execute", executed(finish))
@@ -208,6 +214,19 @@ def test_a_killed_confirmation_goes_on_with_what_is_left(tmp_path, monkeypatch, 
     assert "s: confirm trains trials 2, 3 and the baseline with seeds 101, 102, 6 epochs each; 4 of 6 done" in said
     assert "trial 3, seed 102: failed after 0 epochs: ValueError: no" in said
     assert unfinished(folder, read_plan(folder, "confirm")) == []
+    left = {str(path.relative_to(folder)) for path in (folder / "confirm").glob("*/*") if path.is_dir()}
+    kept = {f"confirm/000{trial}-s{seed}/best" for trial in (0, 2, 3) for seed in (101, 102)}
+    assert left == kept - {"confirm/0003-s102/best"}, "what nothing goes on from is removed at once"
+
+
+def test_jobs_that_run_are_still_to_be_trained():
+    """An autoscaler is shown what is left; it would take away nodes that train the last jobs."""
+    queue = Queue([{"number": number} for number in range(3)], Orders())
+    assert [queue.suggest(name)["number"] for name in "ab"] == [0, 1]
+    assert queue.left == 3
+    queue.on_trial_complete("a")
+    queue.on_trial_complete("b", error=True)
+    assert queue.left == 1
 
 
 def test_without_a_finished_trial_there_is_nothing_to_confirm(tmp_path, capsys):

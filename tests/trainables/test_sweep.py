@@ -39,6 +39,12 @@ def test_slots(tmp_path, resources, cpus, gpus, expected):
     assert plan_slots(sweep_of(tmp_path, f"resources: {resources}\n"), [Node(cpus, gpus)]) == expected
 
 
+def test_a_short_search_does_not_narrow_what_comes_after_it(tmp_path):
+    """Confirm, and --extend, train more than the search has trials."""
+    slots = plan_slots(sweep_of(tmp_path, "search: {trials: 2}\n"), [Node(8)])
+    assert (slots.concurrent, slots.at_most(2).concurrent, slots.at_most(9).concurrent) == (8, 2, 8)
+
+
 def test_a_trial_that_does_not_fit_is_refused_with_the_arithmetic(tmp_path):
     sweep = sweep_of(tmp_path, "resources: {workers_per_trial: 4, gpus_per_worker: 1}\n")
     with pytest.raises(SweepError, match=r"a trial of 4 workers .* needs 16 CPUs and 4 GPUs, but there are 64 CPUs"):
