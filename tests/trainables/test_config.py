@@ -15,6 +15,11 @@ def mistakes(**settings) -> dict[str, str]:
     return {mistake.key: mistake.text for mistake in check_values("topdown", settings)}
 
 
+def test_a_config_without_data_is_told_in_words():
+    with pytest.raises(ConfigError, match="^data: "):
+        make_config({"model": "tiny"})
+
+
 def test_settings_of_the_choices_are_filled_in():
     heatmap, simcc = make_config({"data": DATA}), make_config({"data": DATA, "codec": "simcc"})
     assert (heatmap.sigma, heatmap.udp, heatmap.simcc_split) == (2.0, False, None)

@@ -93,7 +93,11 @@ def make_config(values: dict[str, Any]) -> TrialConfig:
     found = check_values(task, values)
     if found:
         raise ConfigError([f"{mistake.key}: {mistake.text}" if mistake.key else mistake.text for mistake in found])
-    return find_task(task).Config.model_validate(values)
+    model = find_task(task).Config
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:  # of what a sweep file says elsewhere, such as the data
+        raise ConfigError([f"{mistake.key}: {mistake.text}" for mistake in mistakes_of(error, model)]) from None
 
 
 def build_task(config: TrialConfig) -> Task:
