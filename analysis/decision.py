@@ -8,6 +8,7 @@ from posesweep.analysis.confirmed import Confirmed
 from posesweep.analysis.ranked import Standing, Standings
 from posesweep.analysis.ranking import Interval
 from posesweep.analysis.results import SweepResults
+from posesweep.analysis.wording import seeds_text
 
 PREDICATES = {
     "finished": "has no score",
@@ -159,7 +160,7 @@ def _confirmed_sure(confirmed: Confirmed, results: SweepResults) -> str:
             f"{_percent(winner.p_best)} of cases."
         )
     if confirmed.seed_sd is not None:
-        parts.append(f"Another seed changes the AP of a config by about {confirmed.seed_sd:.3f}.")
+        parts.append(seeds_text(confirmed.seed_sd))
     if count := len(results.split.get("val") or ()):
         parts.append(f"The validation set holds {count} objects.")
     if winner.ap is not None:

@@ -66,6 +66,13 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def seeds_text(seed_sd: float) -> str:
+    """How much the seed matters, from its standard deviation of AP beyond what the images' own chance explains."""
+    if seed_sd < 0.0005:
+        return "Trainings with other seeds differ by no more than the chance of the images explains."
+    return f"Another seed changes the AP of a config by about {seed_sd:.3f}."
+
+
 def trials_text(count: int) -> str:
     """'1 trial', '12 trials'."""
     return "1 trial" if count == 1 else f"{count} trials"

@@ -11,7 +11,7 @@ from posesweep.analysis.results import SweepResults
 from posesweep.analysis.rungs import RungCorrelation
 from posesweep.analysis.shrinkage import confirmed_frame, draw_confirmed
 from posesweep.analysis.story import Story
-from posesweep.analysis.wording import number, percent, signed, span, trials_text
+from posesweep.analysis.wording import number, percent, seeds_text, signed, span, trials_text
 
 
 def confirmation_section(story: Story) -> Section | None:
@@ -148,7 +148,7 @@ def _sentences(found: Confirmed) -> list[Block]:
         size = "" if cheapest.parameters is None else f" ({cheapest.parameters / 1e6:.2f} M parameters)"
         said.append(f"Of those that are tied, trial {cheapest.trial} is the cheapest{size}.")
     if found.seed_sd is not None:
-        said.append(f"From one seed to the next, a config's AP differs by about {found.seed_sd:.3f}.")
+        said.append(seeds_text(found.seed_sd))
     return [Words(tuple(said))] if said else []
 
 

@@ -165,6 +165,12 @@ def test_a_confirmed_winner() -> None:
     )
 
 
+def test_seeds_that_differ_no_more_than_the_images_explain() -> None:
+    said = _confirmed(BEST, AGAIN, seed_sd=0.0)[2]
+    assert "Trainings with other seeds differ by no more than the chance of the images explains." in said
+    assert "0.000" not in said
+
+
 def test_a_gain_that_is_not_confirmed() -> None:
     shaky = replace(BEST, gain=Interval(0.02, -0.01, 0.05))
     assert _confirmed(shaky, AGAIN)[1].startswith("The gain is not confirmed, it may be chance: +0.020 AP")

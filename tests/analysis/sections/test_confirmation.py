@@ -73,7 +73,7 @@ def test_the_searchs_number_stands_beside_the_confirmed_one(story: Story) -> Non
     assert "1 1 winner 0.610 0.550…0.670 0.660 −0.050 +0.080 +0.030…+0.130 70 % 2.50 M" in words
     assert "2 2 tied 0.600 0.540…0.660 0.690 −0.090" in words
     assert "Of those that are tied, trial 2 is the cheapest (1.20 M parameters)." in words
-    assert "From one seed to the next, a config's AP differs by about 0.012." in words
+    assert "Another seed changes the AP of a config by about 0.012." in words
     assert "Trial 5 has no place: diverged with seed 102, so it cannot be relied on." in words
     assert "a note of the confirmation" in words
 
