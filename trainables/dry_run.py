@@ -39,7 +39,7 @@ from posesweep.trainables.sweep import prepare
 from posesweep.trainables.timing import Measured, Timed, measure
 from posesweep.trainables.trackers import check_trackers
 
-BEFORE_AND_AFTER_S = 22.0  # imports, Ray's start and its workers; ranking and report (BENCHMARKS.md)
+BEFORE_AND_AFTER_S = 16.0  # imports, Ray's start and its workers; ranking and report (the demo's, BENCHMARKS.md)
 HOUR_S = 3600.0
 GB = 1e9
 DRIVER_GIB = 1.0  # the process that runs the sweep, and Ray's
