@@ -199,7 +199,7 @@ class EarlyTerminate(Block):
 class Resources(Block):
     """What one trial takes, and how many run at once."""
 
-    # `batch` is that of all workers together, so lr0 needs no scaling with their number
+    # `batch` is that of all workers together, so lr0 needs no scaling with their number (with the batch: lr_scaling)
     workers_per_trial: int = Field(default=1, ge=1, description="processes of one trial, each with its own model (DDP)")
     gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(default="auto", description="0.5: a half")
     trials_per_gpu: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(

@@ -1,5 +1,6 @@
 """Everything one training needs, and nothing it does not know."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -43,6 +44,7 @@ class TrialConfig(Block):
             "one_cycle": {"pct_start": 0.3, "div_factor": 25.0, "final_div": 1e4},  # torch's OneCycleLR
             "constant": WARMUP,
         },
+        "lr_scaling": {"none": {}, "linear": {"lr_batch": 32}, "sqrt": {"lr_batch": 32}},
     }
     # a setting -> the settings that exist only when it is set (not null), and their defaults
     BELONGING: ClassVar[Settings] = {"patience": {"patience_smooth": 3, "min_delta": 0.0}}
@@ -61,6 +63,8 @@ class TrialConfig(Block):
     accumulate: int = Field(1, ge=1, description="forward passes per optimizer step")
     optimizer: Literal["adamw", "adam", "sgd", "nadamw", "lion", "lamb", "adan"] = "adamw"
     lr0: float = Field(5e-4, gt=0)
+    lr_scaling: Literal["none", "linear", "sqrt"] = Field("none", description="how the lr grows with batch / lr_batch")
+    lr_batch: int | None = Field(None, ge=1, description="the batch that lr0 is meant for")
     betas: tuple[Beta, ...] | None = Field(
         None, description="decay of the optimizer's running averages; adan has three"
     )
@@ -142,6 +146,18 @@ class TrialConfig(Block):
             near = max(parts, round(self.batch / parts) * parts)
             raise sentence(f"batch: {self.batch} cannot be shared by {shared}; try {near}")
         return self
+
+    @property
+    def lr(self) -> float:
+        """The learning rate before schedule and layers: lr0, times batch / lr_batch (linear: Goyal et al. 2017,
+        arXiv:1706.02677, section 2.1, for SGD) or its root (sqrt: Malladi et al. 2022, arXiv:2205.10287, for Adam).
+
+        The number of workers does not enter: `batch` is that of all of them together.
+        """
+        if self.lr_batch is None:
+            return self.lr0
+        ratio = self.batch / self.lr_batch
+        return self.lr0 * (ratio if self.lr_scaling == "linear" else math.sqrt(ratio))
 
     @property
     def batch_per_forward(self) -> int:

@@ -172,7 +172,7 @@ def rates_of(training: Training, config: TrialConfig, samples: int) -> np.ndarra
     steps = len(training_order(samples, 0, config.seed, config.batch // config.workers, 0, 1))
     schedule = _schedule(config, steps)
     at = np.unique(np.linspace(0, config.epochs * steps - 1, 200).round().astype(int))
-    rates = [config.lr0 * lr_factor(schedule, step) for step in at.tolist()]
+    rates = [config.lr * lr_factor(schedule, step) for step in at.tolist()]
     groups = [
         [group["lr_scale"], group["weight_decay"], sum(p.numel() for p in group["params"])]
         for group in training.optimizer.param_groups

@@ -196,7 +196,7 @@ def train_epoch(training: Training, dataset: Dataset, loop: LoopState) -> dict[s
     sums: dict[str, Tensor] = {}
     unchecked: list[Tensor] = []
     for arrays in batches(dataset, orders, loop.epoch, config.threads):
-        lr = config.lr0 * lr_factor(schedule, loop.step)
+        lr = config.lr * lr_factor(schedule, loop.step)
         set_lr(training.optimizer, lr)
         parts = train_step(training, arrays)
         loop.step += 1
@@ -365,7 +365,7 @@ def _restore_metrics(loop: LoopState, folder: Path) -> None:
 def _optimizer_settings(config: TrialConfig) -> OptimizerSettings:
     names = [field.name for field in fields(OptimizerSettings) if field.name != "name"]
     given = {name: value for name in names if (value := getattr(config, name)) is not None}
-    return OptimizerSettings(config.optimizer, **given)
+    return OptimizerSettings(config.optimizer, **{**given, "lr0": config.lr})
 
 
 def _schedule(config: TrialConfig, steps_per_epoch: int) -> Schedule:

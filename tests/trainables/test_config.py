@@ -28,6 +28,17 @@ def test_settings_of_the_choices_are_filled_in():
     assert make_config({"data": DATA, "imgsz": 128}).imgsz == (128, 128)
 
 
+def test_the_lr_grows_with_the_batch_where_that_is_asked_for():
+    def rate(**settings):
+        return make_config({"data": DATA, "model": "tiny", "lr0": 1e-3, **settings}).lr
+
+    assert rate(batch=128) == 1e-3
+    assert rate(batch=128, lr_scaling="linear") == 4e-3  # lr_batch: 32
+    assert rate(batch=128, lr_scaling="sqrt") == 2e-3
+    assert rate(batch=128, lr_scaling="linear", lr_batch=512) == 0.25e-3
+    assert rate(batch=128, workers=4, lr_scaling="sqrt") == 2e-3  # the batch is that of all workers
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -127,6 +138,11 @@ def test_the_settings_of_schedules_and_optimizers_are_those_of_their_sources():
             {"warmup": 2, "warmup_steps": 500},
             "",
             "warmup: 2 (epochs) and warmup_steps: 500 both say how long the warm-up is; take one out",
+        ),
+        (
+            {"lr_batch": 64},
+            "lr_batch",
+            "lr_scaling: none does not use it; take it out, or add when: {lr_scaling: linear}",
         ),
         (
             {"min_delta": 0.01},

@@ -244,9 +244,10 @@ def test_goes_on_bit_for_bit_with_each_schedule(horses, tmp_path, settings):
         assert torch.equal(tensor, load_weights(tmp_path / "cut" / "last" / "weights.safetensors")[name]), name
 
 
-def test_the_learning_rates_of_a_training_by_hand(horses, tmp_path):
+@pytest.mark.parametrize("lr", [{"lr0": 1e-3}, {"lr0": 5e-4, "lr_scaling": "linear", "lr_batch": 4}])
+def test_the_learning_rates_of_a_training_by_hand(lr, horses, tmp_path):
     """3 epochs of 4 steps: a warm-up of 2, then flat until half (step 6), then down; the row has the last step's."""
-    config = config_of(horses, epochs=3, schedule="flat_cosine", warmup_steps=2, lr0=1e-3, val_every=3)
+    config = config_of(horses, epochs=3, schedule="flat_cosine", warmup_steps=2, val_every=3, **lr)
     train(config, tmp_path)
     halfway = 1e-3 * (0.05 + 0.95 * (1 + np.cos(np.pi * 1 / 5)) / 2)  # step 7: one fifth from step 6 to step 11
     assert [row["lr"] for row in metrics(tmp_path)] == pytest.approx([1e-3, halfway, 5e-5])
