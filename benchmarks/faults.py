@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from posesweep.benchmarks.nodes import Nodes
+
 ROOT = Path(__file__).resolve().parents[1]
 MARK = "POSESWEEP_BENCHMARK"
 TIMES = {"train_s", "val_s", "worked_until", "attempt"}
@@ -118,7 +120,8 @@ class Bench:
     environment: dict[str, str] = field(default_factory=dict)
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     driver: subprocess.Popen[bytes] | None = None
-    cluster: subprocess.Popen[str] | None = None
+    nodes: Nodes | None = None
+    lost: Path | None = None  # what the sweep's folder was when its machine was lost, until that has been looked at
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -128,7 +131,7 @@ class Bench:
 
     @property
     def sweep(self) -> Path:
-        return self.folder / "runs" / "small"
+        return self.lost or self.folder / "runs" / "small"
 
     def plan(self, kind: str, **changes: Any) -> None:
         """A fault for a worker, in the middle of an epoch."""
@@ -272,13 +275,15 @@ def run_fault(name: str, bench: Bench, whole: dict[int, Any]) -> Row:
         moment = time.time()
         before = bench.all_rows()
         states = bench.states()
+        bench.lost = None
         row = Row(name, fault.how, before=counted(states), in_flight=list(states.values()).count("running"))
         finish(bench, fault)
         row.saved_epochs_lost = lost_rows(before, bench.all_rows())
         row.on_again_s = first_after(moment, bench.all_rows())
         row.after, row.equal, row.best = counted(bench.states()), bench.record() == whole, bench.best()
         row.said = fault.words(bench)
-        end_cluster(bench)
+        if bench.nodes is not None:
+            bench.nodes.end()
         wait_for_the_dead(bench)
         row.leaked = len(bench.processes())
     finally:
@@ -405,6 +410,11 @@ def tear_journal(bench: Bench) -> None:
     file.write_bytes(file.read_bytes()[:-20])
 
 
+def lose_machine(bench: Bench) -> None:
+    """Its folder is gone with it; what comes next is another machine."""
+    bench.lost = (bench.folder / "runs" / "small").rename(bench.folder / "lost")
+
+
 def status_words(name: str, number: int = VICTIM) -> Callable[[Bench], str]:
     """A field of a trial's status.json."""
 
@@ -479,74 +489,21 @@ def mount_again(bench: Bench) -> None:
         subprocess.run(["mount", "-o", "loop", str(bench.folder / "disk.img"), str(bench.folder / "runs")], check=True)
 
 
-# A cluster on loopback whose head trains nothing; it loses its only other node and gets a new one when told to.
-CLUSTER = """
-import sys
-from posesweep.trainables.cluster import set_environment
-
-set_environment()  # the token that the driver asks for
-from ray.cluster_utils import Cluster
-
-here = {"node_ip_address": "127.0.0.1"}
-
-cluster = Cluster(initialize_head=True, head_node_args={**here, "num_cpus": 0, "include_dashboard": False})
-node = cluster.add_node(num_cpus=1, **here)
-print(cluster.address, flush=True)
-for line in sys.stdin:
-    if line.strip() == "lose":
-        cluster.remove_node(node, allow_graceful=False)
-    if line.strip() == "join":
-        node = cluster.add_node(num_cpus=1, **here)
-    print("done", flush=True)
-cluster.shutdown()
-"""
-
-
-def start_cluster(bench: Bench) -> None:
-    """Two raylets on this machine; the sweep joins by RAY_ADDRESS."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), MARK: bench.mark}
-    bench.cluster = subprocess.Popen(
-        [sys.executable, "-c", CLUSTER],
-        env=env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=bench.folder,
-        start_new_session=True,
-    )
-    assert bench.cluster.stdout is not None
-    bench.environment["RAY_ADDRESS"] = bench.cluster.stdout.readline().strip()
-
-
-def start_cluster_and_plan(bench: Bench) -> None:
-    """A cluster, and a moment to break it."""
-    start_cluster(bench)
+def start_nodes_and_plan(bench: Bench) -> None:
+    """A head that trains nothing and a node that does, both on this machine; the sweep joins by RAY_ADDRESS."""
+    bench.nodes = Nodes({"PYTHONPATH": str(ROOT), MARK: bench.mark}, bench.folder)
+    bench.nodes.add(num_cpus=1)
+    bench.environment["RAY_ADDRESS"] = bench.nodes.address
     bench.plan("slow")
-
-
-def tell_cluster(bench: Bench, what: str) -> None:
-    """Lose the node, or join one; returns when it is done."""
-    assert bench.cluster is not None
-    assert bench.cluster.stdin is not None
-    assert bench.cluster.stdout is not None
-    bench.cluster.stdin.write(f"{what}\n")
-    bench.cluster.stdin.flush()
-    bench.cluster.stdout.readline()
 
 
 def lose_and_join(bench: Bench) -> None:
     """The node that trains is lost, five seconds later another one joins."""
     happened(bench)
-    tell_cluster(bench, "lose")
+    assert bench.nodes is not None
+    bench.nodes.lose(bench.nodes.started[-1])
     time.sleep(5)
-    tell_cluster(bench, "join")
-
-
-def end_cluster(bench: Bench) -> None:
-    """When the sweep is through."""
-    if bench.cluster is not None and bench.cluster.poll() is None:
-        bench.cluster.communicate()
+    bench.nodes.add(num_cpus=1)
 
 
 RETRIED, TOLD = status_words("last_failure"), said_words("posesweep: ")
@@ -568,7 +525,7 @@ FAULTS = {
     "node lost, one joined": Kind(
         "kill -9 of the only training node's raylet",
         lose_and_join,
-        start_cluster_and_plan,
+        start_nodes_and_plan,
         words=RETRIED,
     ),
     "raylet killed": Kind("kill -9 of the raylet", kill_named("raylet/raylet"), planned("slow"), words=TOLD),
@@ -579,6 +536,12 @@ FAULTS = {
         "kill -9, then half of last/weights.safetensors", killed_then(truncate_checkpoint), words=status_words("note")
     ),
     "journal torn": Kind("kill -9, then 20 bytes off the journal", killed_then(tear_journal)),
+    "machine lost": Kind(
+        "kill -9, then the sweep folder gone; keep.copy_to",
+        killed_then(lose_machine),
+        words=said_words("is fetched from"),
+        settings=("keep.copy_to=far", "keep.copy_minutes=0.01"),
+    ),
     "not a number": Kind("the loss of a step is nan", happened, planned("nan"), words=status_words("reason")),
     "out of memory": Kind("OutOfMemoryError in a step", happened, planned("memory"), words=status_words("reason")),
     "hanging": Kind("sleeps in a step", happened, planned("hang"), words=RETRIED, settings=IMPATIENT),

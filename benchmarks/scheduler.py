@@ -170,33 +170,30 @@ def through_tune(sizes: list[int]) -> None:
     ray.shutdown()
 
 
-def trials_per_hour(nodes: int) -> float:
-    """With so many nodes, each a raylet of its own on loopback."""
+def trials_per_hour(count: int) -> float:
+    """With so many nodes, each a raylet of its own on loopback, and a head that trains nothing."""
     import ray
-    from ray.cluster_utils import Cluster
 
+    from posesweep.benchmarks.nodes import nodes_on_loopback
     from posesweep.search_spaces.space import read_sweep
     from posesweep.trainables.cluster import Slots
     from posesweep.trainables.search import Search
     from posesweep.trainables.sweep import fit
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": NODE_CPUS, "include_dashboard": False})
-    for _ in range(nodes - 1):
-        cluster.add_node(num_cpus=NODE_CPUS)
-    ray.init(address=cluster.address, log_to_driver=False)
-    slots = Slots(1, 1, 0, NODE_CPUS * nodes)
-    with tempfile.TemporaryDirectory() as name:
+    slots = Slots(1, 1, 0, NODE_CPUS * count)
+    with tempfile.TemporaryDirectory() as name, nodes_on_loopback({}, Path(name)) as nodes:
+        for _ in range(count):
+            nodes.add(NODE_CPUS)
+        ray.init(address=nodes.address, log_to_driver=False)
         folder = Path(name)
-        text = SWEEP.format(method="random", trials=NODE_TRIALS * nodes, epochs=1, rule="none")
+        text = SWEEP.format(method="random", trials=NODE_TRIALS * count, epochs=1, rule="none")
         (folder / "table.yaml").write_text(text)
-        sweep = read_sweep(folder / "table.yaml")
-        search = Search.open(sweep, folder / "table")
+        search = Search.open(read_sweep(folder / "table.yaml"), folder / "table")
         start = time.perf_counter()
         fit(sleeping, search, folder / "table", slots)
         wall_s = time.perf_counter() - start
-    ray.shutdown()
-    cluster.shutdown()
-    return 3600 * NODE_TRIALS * nodes / wall_s
+        ray.shutdown()
+    return 3600 * NODE_TRIALS * count / wall_s
 
 
 def nodes() -> None:

@@ -283,6 +283,13 @@ class Keep(Block):
 
     checkpoints_of_top: int = Field(default=3, ge=1)
     disk_floor_gb: float = Field(default=2, ge=0, description="left free on the disk of the sweep; below it stops")
+    copy_to: str | None = Field(
+        default=None,
+        min_length=1,
+        description="s3://bucket/runs, gs://bucket/runs or a folder, to which the sweep folder is copied as it grows; "
+        "on a new machine the same command goes on from there",
+    )
+    copy_minutes: float = Field(default=5, gt=0, description="between two copyings: the most that a lost machine costs")
 
 
 class Confirm(Block):

@@ -18,6 +18,7 @@ from posesweep.search_spaces.space import Sweep
 from posesweep.trainables.cluster import Slots, cluster_address
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import default_cache
+from posesweep.trainables.copying import Copy
 from posesweep.trainables.effects import Effect, effects
 from posesweep.trainables.fit import GIB, available_bytes
 from posesweep.trainables.folder import record_split, refuse_changes
@@ -77,6 +78,8 @@ def run_dry(sweep: Sweep, folder: Path) -> int:
     print(f"dry run of {sweep.name}: nothing is written into {folder}", flush=True)
     refuse_changes(sweep, folder)
     check_trackers(sweep.track)
+    if sweep.keep.copy_to is not None:
+        Copy.open(sweep.keep.copy_to, sweep.name)
     slots = checked_slots(sweep, _existing(folder))
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "pictures").mkdir()  # they are there, so none are drawn

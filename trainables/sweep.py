@@ -15,6 +15,7 @@ from posesweep.search_spaces.space import Sweep, edges, space_json
 from posesweep.trainables import retraining
 from posesweep.trainables.budget import Budget, notes_on_budget
 from posesweep.trainables.cluster import Slots, ray_beside, room_of, trial_resources, without_environments_of_their_own
+from posesweep.trainables.copying import copied
 from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes, spared
 from posesweep.trainables.housekeeping import Orders, StopAskedError, storage_error, sweep_up
 from posesweep.trainables.preflight import checked_slots
@@ -39,7 +40,7 @@ def run_sweep(sweep: Sweep, folder: Path, extend: int = 0, promote: Promote | No
     Raises SweepError when the folder belongs to another sweep or process or the machine is too small, DataError when
     the data cannot be used, KeyboardInterrupt after Ctrl-C (the same command then goes on).
     """
-    with lease(folder), tracking(sweep, folder), ThreadPoolExecutor(1) as aside:
+    with lease(folder), copied(sweep, folder), tracking(sweep, folder), ThreadPoolExecutor(1) as aside:
         refuse_changes(sweep, folder)
         sweep_up(folder)
         slots = checked_slots(sweep, folder)

@@ -140,6 +140,8 @@ def why(error_file: Path) -> str:
         return f"its machine{_address(last)} was lost"
     if "actor died" in last.lower():
         return "its process died, killed or out of memory"
+    if "The actor is temporarily unavailable" in last:  # what a driver hears before Ray has declared the node dead
+        return "the connection to its process broke off: its machine was lost, or the process was killed"
     return [line for line in last.splitlines() if line.strip()][-1].strip()
 
 

@@ -96,6 +96,10 @@ def test_a_trial_is_proposed_only_when_there_is_room_for_it(tmp_path: Path) -> N
             "its process died",
         ),
         (
+            "Failure # 1 (t)\nThe actor af8e is unavailable: The actor is temporarily unavailable: Socket closed.\n",
+            "the connection to its process broke off: its machine was lost, or the process was killed",
+        ),
+        (
             "Failure # 1 (t)\nThe actor died.\n\tip: 10.0.0.2\nThe actor died because its node has died.\n",
             "its machine (10.0.0.2) was lost",
         ),

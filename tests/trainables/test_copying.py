@@ -1,0 +1,230 @@
+"""The copy of a sweep folder: at every moment one can go on from it, and nothing of anybody's is overwritten."""
+
+import shutil
+import tarfile
+import threading
+
+import pytest
+import torch
+
+from posesweep.errors import ConfigError, SweepError
+from posesweep.files import append_json_line, read_json, read_json_lines, write_json, write_text
+from posesweep.trainables.checkpoint import Checkpoint, LoopState, load_checkpoint, save_checkpoint
+from posesweep.trainables.copying import Copy, Keeper
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+def train(folder, epoch, number=0):
+    """What one epoch of a trial leaves."""
+    trial = folder / "trials" / f"{number:04d}"
+    save_checkpoint(trial / "last", Checkpoint(LoopState(epoch=epoch), {"w": torch.full((3,), float(epoch))}, None, {}))
+    append_json_line(trial / "metrics.jsonl", {"epoch": epoch})
+    write_json(trial / "status.json", {"state": "running", "epochs": epoch})
+    append_json_line(folder / "journal.log", {"trial": number, "epoch": epoch})
+
+
+def contents(folder, besides=("copy.json", "lease.json")):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in besides and "last.old" not in path.parts
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    train(tmp_path / "runs" / "mice", epoch=1)
+    return tmp_path / "runs" / "mice"
+
+
+@pytest.fixture
+def copy(tmp_path, folder):
+    copy = Copy.open(str(tmp_path / "far"), "mice")
+    copy.take_over(folder, silent)
+    return copy
+
+
+def fetched(copy, tmp_path):
+    """A new machine's folder."""
+    new = tmp_path / "new" / "mice"
+    Copy.open(str(tmp_path / "far"), "mice").take_over(new, silent)
+    return new
+
+
+def test_a_new_machine_has_every_file_and_goes_on_from_the_checkpoint(copy, folder, tmp_path):
+    write_text(folder / "sweep.yaml", "name: mice\n")
+    write_text(folder / "trials" / "0000" / "best" / "state.json", "{}")
+    copy.bring_up_to_date(folder)
+    new = fetched(copy, tmp_path)
+    assert contents(new) == contents(folder)
+    checkpoint = load_checkpoint(new / "trials" / "0000" / "last")
+    assert checkpoint.loop.epoch == 1
+    assert torch.equal(checkpoint.weights["w"], torch.ones(3))
+
+
+def test_only_what_is_new_is_copied_and_what_is_gone_goes(copy, folder):
+    train(folder, epoch=1, number=1)
+    assert copy.bring_up_to_date(folder) == 7  # the journal; status, metrics, checkpoint of two trials
+    assert copy.bring_up_to_date(folder) == 0
+    train(folder, epoch=2, number=1)
+    shutil.rmtree(folder / "trials" / "0000" / "last")
+    assert copy.bring_up_to_date(folder) == 4
+    assert "trials/0000/last.tar" not in copy.names()
+    assert "trials/0001/last.tar" in copy.names()
+
+
+def test_what_belongs_to_one_machine_or_moment_is_not_copied(copy, folder):
+    for name in ("lease.json", "driver.json", "stop.json", "trials/.status.json.7.tmp", "journal.log.lock"):
+        write_text(folder / name, "{}")
+    write_text(folder / "trials" / "0000" / "last.new" / "state.json", "{}")
+    write_text(folder / "ray" / "session", "")
+    copy.bring_up_to_date(folder)
+    assert sorted(copy.names()) == [
+        "copy.json",
+        "journal.log",
+        "trials/0000/last.tar",
+        "trials/0000/metrics.jsonl",
+        "trials/0000/status.json",
+    ]
+
+
+@pytest.mark.parametrize("writes", range(1, 6))
+def test_a_copying_that_breaks_off_anywhere_leaves_what_one_can_go_on_from(writes, copy, folder, tmp_path, monkeypatch):
+    """The journal and the states never tell of an epoch that is not there."""
+    copy.bring_up_to_date(folder)
+    train(folder, epoch=2)
+    train(folder, epoch=1, number=1)
+    done = 0
+
+    def break_off(self, name, file, put=Copy._put):
+        nonlocal done
+        if done == writes:
+            raise OSError("the machine is gone")
+        done += 1
+        put(self, name, file)
+
+    monkeypatch.setattr(Copy, "_put", break_off)
+    with pytest.raises(OSError, match="gone"):
+        copy.bring_up_to_date(folder)
+    monkeypatch.undo()
+    new = fetched(copy, tmp_path)
+    for row in read_json_lines(new / "journal.log"):
+        checkpoint = load_checkpoint(new / "trials" / f"{row['trial']:04d}" / "last")
+        assert checkpoint.loop.epoch >= row["epoch"]
+    for status in new.glob("trials/*/status.json"):
+        assert load_checkpoint(status.parent / "last").loop.epoch >= read_json(status)["epochs"]
+
+
+def test_a_first_copying_that_broke_off_is_begun_anew(copy, folder, tmp_path):
+    copy.bring_up_to_date(folder)
+    copy.remove("journal.log")  # written last, so it is what lacks
+    new = fetched(copy, tmp_path)
+    assert contents(new) == {}
+    assert copy.names() == ["copy.json"]
+
+
+def test_an_older_folder_is_not_gone_on_with(copy, folder, tmp_path):
+    """A spot machine comes back after another one has gone on."""
+    copy.bring_up_to_date(folder)
+    new = fetched(copy, tmp_path)
+    train(new, epoch=2)
+    with pytest.raises(SweepError, match=r"is ahead of .*runs/mice: .* went on with it at .*; to go on from there"):
+        Copy.open(str(tmp_path / "far"), "mice").take_over(folder, silent)
+
+
+def test_who_was_relieved_stops_copying(copy, folder, tmp_path):
+    copy.bring_up_to_date(folder)
+    fetched(copy, tmp_path)
+    train(folder, epoch=2)
+    with pytest.raises(SweepError, match=r"has taken .*far/mice over; two must not train one sweep"):
+        copy.bring_up_to_date(folder)
+
+
+def test_files_that_are_no_copy_stay(folder, tmp_path):
+    write_text(tmp_path / "far" / "mice" / "thesis.tex", "")
+    with pytest.raises(SweepError, match=r"no copy of a sweep, such as thesis.tex; remove them, or give keep.copy_to"):
+        Copy.open(str(tmp_path / "far"), "mice").take_over(folder, silent)
+    assert (tmp_path / "far" / "mice" / "thesis.tex").is_file()
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_begins(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"keep.copy_to: .*file/runs/mice cannot be written \(.*\); give a bucket"):
+        Copy.open(str(tmp_path / "file" / "runs"), "mice")
+    with pytest.raises(ConfigError, match=r"keep.copy_to: s4://bucket/mice cannot be written"):
+        Copy.open("s4://bucket?secret_key=hidden", "mice")
+
+
+def test_an_archive_that_reaches_outside_is_refused(copy, folder, tmp_path):
+    copy.bring_up_to_date(folder)
+    with tarfile.open(tmp_path / "far" / "mice" / "trials" / "0000" / "last.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("../../../../evil"))
+    with pytest.raises(tarfile.OutsideDestinationError):
+        fetched(copy, tmp_path)
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_copied_whole(copy, folder, tmp_path):
+    """Every copy holds one epoch's files, whatever the trial does meanwhile."""
+    over = threading.Event()
+
+    def keep_training():
+        for epoch in range(2, 10_000):
+            if over.is_set():
+                return
+            train(folder, epoch)
+
+    training = threading.Thread(target=keep_training)
+    training.start()
+    try:
+        epochs = set()
+        for _ in range(15):
+            copy.bring_up_to_date(folder)
+            shutil.copytree(tmp_path / "far", tmp_path / "seen" / "far")
+            new = tmp_path / "seen" / "mice"
+            Copy.open(str(tmp_path / "seen" / "far"), "mice").take_over(new, silent)
+            found = load_checkpoint(new / "trials" / "0000" / "last")
+            assert found.note == ""
+            assert torch.equal(found.weights["w"], torch.full((3,), float(found.loop.epoch)))
+            epochs.add(found.loop.epoch)
+            shutil.rmtree(tmp_path / "seen")
+    finally:
+        over.set()
+        training.join()
+    assert len(epochs) > 3
+
+
+def test_a_place_that_fails_for_a_while_costs_a_line_and_the_rest_is_copied_later(copy, folder, monkeypatch):
+    said, failing = [], threading.Event()
+    failing.set()
+
+    def put(self, name, file, put=Copy._put):
+        if failing.is_set():
+            raise OSError("the network is down\nand pages more")
+        put(self, name, file)
+
+    monkeypatch.setattr(Copy, "_put", put)
+    keeper = Keeper(copy, folder, said.append, every_s=0.01)
+    while not said:
+        pass
+    failing.clear()
+    keeper.close()
+    assert said[0].endswith("could not be brought up to date (the network is down); it is tried again")
+    assert said[1:] == [f"copy: {copy} is up to date"]
+    assert "journal.log" in copy.names()
+
+
+def test_what_could_not_be_copied_at_the_end_is_told(copy, folder, monkeypatch):
+    said = []
+
+    def put(self, name, file):
+        raise OSError("the network is down")
+
+    monkeypatch.setattr(Copy, "_put", put)
+    Keeper(copy, folder, said.append, every_s=60).close()
+    assert said == [
+        f"note: the copy {copy} lacks what is newest (the network is down); nothing is lost in {folder}, and the same "
+        "command copies the rest"
+    ]
