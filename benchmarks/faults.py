@@ -56,10 +56,11 @@ from pathlib import Path
 sys.path.insert(0, {root!r})
 
 
-def faulty(proposal, **common):
+def planted(train, *arguments, **common):
+    "`train` with the planned fault in it."
     import time
     import torch
-    from posesweep.trainables import trial, worker
+    from posesweep.trainables import trial
 
     plan = json.loads(Path({plan!r}).read_text())
     step, marks = trial.train_step, Path({plan!r}).parent
@@ -96,9 +97,19 @@ def faulty(proposal, **common):
     breaking.steps, breaking.from_epoch = 0, 0
     trial.train_step, trial._resume = breaking, resume
     try:
-        return worker.train_in_tune(proposal, **common)
+        return train(*arguments, **common)
     finally:
         trial.train_step, trial._resume = step, resume.__defaults__[0]
+
+
+def faulty(proposal, **common):
+    from posesweep.trainables import worker
+
+    def faulty_worker(*arguments, train=worker.train_in_ray_train_worker, **common):  # each in a process of its own
+        return planted(train, *arguments, **common)
+
+    worker.train_in_ray_train_worker = faulty_worker
+    return planted(worker.train_in_tune, proposal, **common)
 
 
 if __name__ == "__main__":
@@ -380,8 +391,11 @@ def planned(kind: str, **changes: Any) -> Callable[[Bench], None]:
 
 
 def happened(bench: Bench) -> None:
-    """Wait until the planned fault has happened."""
-    wait_for((bench.folder / "happened").exists, 900)
+    """Wait until the planned fault has happened. RuntimeError when the sweep ended without it."""
+    mark = bench.folder / "happened"
+    wait_for(lambda: mark.exists() or (bench.driver and bench.driver.poll() is not None), 900)
+    if not mark.exists():
+        raise RuntimeError(f"the fault did not happen:\n{bench.said()}")
 
 
 def killed_then(change: Callable[[Bench], None]) -> Callable[[Bench], None]:

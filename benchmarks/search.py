@@ -14,13 +14,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from posesweep.files import read_json_lines
+from posesweep.files import read_json, read_json_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 METRIC = "val/AP"
@@ -72,29 +72,51 @@ def command(folder: Path, *settings: str) -> list[str]:
     return [sys.executable, str(ROOT / "run_sweep.py"), *settings, "--runs", str(folder)]
 
 
+def trained_pool(folder: Path) -> list[tuple[int, float]]:
+    """(trial, AP) of every epoch of the pool's trials that were trained to their end."""
+    ends = [file.parent for file in (folder / "pool").glob("trials/*/status.json") if is_finished(file)]
+    return [(trial, value) for trial, value in epochs_of(folder / "pool") if trial in {int(end.name) for end in ends}]
+
+
+def is_finished(status: Path) -> bool:
+    """Whether a trial was trained to its end."""
+    return bool(read_json(status).get("state") == "finished")
+
+
+def train_pool(folder: Path, trials: int) -> None:
+    """Random configs at full length, until so many are there besides the baseline."""
+    settings = ("name=pool", "search.method=random", "early_terminate.type=none")
+    run_until(lambda: len({trial for trial, _ in trained_pool(folder)}) > trials, folder, *settings)
+
+
 def tpe_search(folder: Path, seed: int, target: float, budget: int) -> None:
-    """Run the demo's sweep with this seed until the target or the budget is reached."""
+    """The demo's sweep with this seed, until the target or the budget is reached."""
     sweep = folder / f"tpe{seed}"
 
     def over() -> bool:
         values = epochs_of(sweep)
         return len(values) >= budget or until(values, target) is not None
 
+    run_until(over, folder, f"name=tpe{seed}", f"search.seed={seed}")
+
+
+def run_until(over: Callable[[], bool], folder: Path, *settings: str) -> None:
+    """Run a sweep, or go on with it, and interrupt it once it is over."""
     if over():
         return
-    settings = (f"name=tpe{seed}", f"search.seed={seed}", f"search.trials={MOST_TRIALS}")
-    running = subprocess.Popen(command(folder, *settings), stdout=subprocess.DEVNULL)
+    endless = f"search.trials={MOST_TRIALS}"
+    running = subprocess.Popen(command(folder, *settings, endless), stdout=subprocess.DEVNULL)
     while running.poll() is None and not over():
         time.sleep(POLL_S)
     if running.poll() is None:
         running.send_signal(signal.SIGINT)
     if running.wait() not in (0, 130):
-        raise SystemExit(f"{sweep}: the sweep ended with {running.returncode}")
+        raise SystemExit(f"{settings[0]}: the sweep ended with {running.returncode}")
 
 
 def races(folder: Path, seeds: int, trials: int, run: bool) -> Iterator[Race]:
     """Each seed's race, run first where asked."""
-    pool = epochs_of(folder / "pool")
+    pool = trained_pool(folder)
     for seed in range(seeds):
         target, random_reached, budget = random_search(pool, trials, seed)
         if run:
@@ -122,8 +144,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only count what is there")
     asked = parser.parse_args()
     if not asked.table:
-        settings = ("name=pool", "search.method=random", f"search.trials={asked.pool + 1}", "early_terminate.type=none")
-        subprocess.run(command(asked.folder, *settings), check=True)
+        train_pool(asked.folder, asked.pool)
     found = []
     for race in races(asked.folder, asked.seeds, asked.trials, run=not asked.table):
         found.append(race)

@@ -116,7 +116,13 @@ class Copy:
         from pyarrow import ArrowException
         from pyarrow.fs import FileSystem
 
-        shown = f"{place.partition('?')[0].rstrip('/')}/{name}"  # what follows may be a key
+        where, _, options = place.partition("?")
+        shown = f"{where.rstrip('/')}/{name}"
+        if "://" in place and ("@" in where or "key=" in options):
+            raise ConfigError(
+                "keep.copy_to: has a key in it, and the sweep file is kept for others to read; take it out, and give "
+                "the key as the bucket's own tools take it, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
         probe = f".probe.{socket.gethostname()}.tmp"
         try:
             files, path = FileSystem.from_uri(place if "://" in place else str(Path(place).expanduser().absolute()))

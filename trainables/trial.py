@@ -399,7 +399,7 @@ def _no_sync(model: nn.Module, skip: bool) -> AbstractContextManager[Any]:
 def _log(writer: SummaryWriter, row: dict[str, Any]) -> None:
     for name, value in row.items():
         if name not in ("epoch", "step", "attempt", "worked_until"):
-            writer.add_scalar(name, value, row["epoch"])
+            writer.add_scalar(name.replace("@", "_"), value, row["epoch"])  # as it would, with a line for each
 
 
 def _facts(training: Training) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Neither Ray nor Optuna is imported above the functions: a worker loads what training needs.
 """
 
+import logging
 import math
 import traceback
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from posesweep.files import read_json, trial_folder, write_json, write_text
 from posesweep.trainables.cluster import Slots
 from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.context import (
+    Context,
     Report,
     SupersededError,
     begin_attempt,
@@ -176,6 +178,7 @@ def train_in_ray_train_worker(values: dict[str, Any], folder: Path, attempt: int
     """One worker of a DDP trial. How the trial ended stands in status.json, which the first worker writes."""
     config = make_config(values)
     context = in_ray_train_worker(folder, attempt, partial(report_of, metric=config.metric.name))
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # a page for each report
     name = "log.txt" if context.is_main else f"log.{context.rank}.txt"
     title = f"attempt {attempt}, worker {context.rank + 1} of {context.world}"
     try:
@@ -183,7 +186,7 @@ def train_in_ray_train_worker(values: dict[str, Any], folder: Path, attempt: int
             logged_to(folder / name, title),
             ended_when_silent(stall_s, partial(write_hung, folder, attempt, stall_s)) as heard_from,
         ):
-            run_trial(config, replace(context, report=told_first(heard_from, context.report)))
+            run_trial(config, replace(context, report=told_first(heard_from, context)))
     except DivergedError:
         pass  # on every rank alike, and recorded
     except SupersededError:
@@ -194,12 +197,14 @@ def train_in_ray_train_worker(values: dict[str, Any], folder: Path, attempt: int
         raise  # of one rank, perhaps: Ray must end the others, who would wait for it
 
 
-def told_first(sign_of_life: Callable[[], None], report: Report) -> Report:
-    """A report that gives a sign of life before it waits for the others."""
+def told_first(sign_of_life: Callable[[], None], context: Context) -> Report:
+    """A report that gives a sign of life, and the first worker's line, before it waits for the others."""
 
     def both(row: dict[str, Any]) -> None:
         sign_of_life()
-        report(row)
+        if context.is_main:
+            print_epoch(row)
+        context.report(row)
 
     return both
 

@@ -280,3 +280,6 @@ def test_trials_of_two_workers_run_under_ray_train(tmp_path):
         assert status["state"] in ("finished", "pruned")
         with np.load(trial / "evidence.npz") as evidence:
             assert len(set(evidence["id"].tolist())) == len(evidence["id"]) >= 19
+        log = (trial / "log.txt").read_text()
+        assert "\nepoch 1: loss" in log
+        assert len(log.splitlines()) < 20, log

@@ -155,7 +155,14 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_begins(tmp_path)
     with pytest.raises(ConfigError, match=r"keep.copy_to: .*file/runs/mice cannot be written \(.*\); give a bucket"):
         Copy.open(str(tmp_path / "file" / "runs"), "mice")
     with pytest.raises(ConfigError, match=r"keep.copy_to: s4://bucket/mice cannot be written"):
-        Copy.open("s4://bucket?secret_key=hidden", "mice")
+        Copy.open("s4://bucket?region=x", "mice")
+
+
+@pytest.mark.parametrize("place", ["s3://me:hidden@bucket/runs", "s3://bucket/runs?access_key=me&secret_key=hidden"])
+def test_a_key_in_the_sweep_file_is_refused(place):
+    with pytest.raises(ConfigError, match="has a key in it") as told:
+        Copy.open(place, "mice")
+    assert "hidden" not in str(told.value)
 
 
 def test_an_archive_that_reaches_outside_is_refused(copy, folder, tmp_path):
