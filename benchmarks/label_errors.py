@@ -9,7 +9,7 @@ validation file was corrupted before it began, so that its best epochs and its r
 Corrupted are 5 % of the labelled keypoints: shifted by 0.15 to 0.5 of the box's longer side; left and right exchanged
 (a pair, a limb, all, in turn; pairs that lie on each other are left alone: nobody could see it); or not labelled at
 all. A fault is found when the list names one of its keypoints in its object. The list is as long as there are faults,
-or twice as long.
+or twice as long, or the one that the report shows.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from posesweep.analysis.label_errors import TRIALS, Candidate, candidates, consensus_of, labels_of
+from posesweep.analysis.label_errors import LEAST_SURE, TRIALS, Candidate, candidates, consensus_of, labels_of
 from posesweep.analysis.label_odds import Consensus, Labels, label_odds
 from posesweep.analysis.results import Evidence, SweepResults, read_sweep_folder
 from posesweep.analysis.sensitivity import ap_with
@@ -174,34 +174,43 @@ def best_of(evidences: Sequence[Evidence], labels: Labels, skeleton: Skeleton, t
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: recall by kind and in all, and precision, at one and two list lengths."""
+    """One line of the table: recall by kind and in all, and precision, at one and two list lengths and as shown."""
 
     name: str
     faults: float
-    recall: tuple[float, float]
+    shown: float  # entries of the report's list
+    recall: list[float]
     low: float  # the worst repetition's recall at twice the length
-    precision: tuple[float, float]
+    precision: list[float]
     by_kind: str
 
 
 def repeated(evidences: Sequence[Evidence], skeleton: Skeleton, kinds: Sequence[str], asked: argparse.Namespace) -> Row:
     """Corrupt, judge and compare, many times."""
-    pairs, planted = [], []
+    pairs, planted, shown = [], [], []
     for repeat in range(asked.repeats):
         rng = np.random.default_rng([asked.seed, repeat])
         labels, faults = corrupt(labels_of(evidences[0]), skeleton, kinds, rng, asked.objects)
         best = best_of(evidences, labels, skeleton, asked.judges)
         listed = judge(labels, consensus_of(best, labels), skeleton)
-        pairs.append([outcome(listed[: n * len(faults)], faults) for n in (1, 2)])
+        pairs.append([outcome(some, faults) for some in lists(listed, len(faults))])
         planted.append(faults)
-    return _row(" + ".join(kinds), pairs, planted)
+        shown.append(len(lists(listed, 0)[-1]))
+    return _row(" + ".join(kinds), pairs, planted, shown)
 
 
-def _row(name: str, pairs: Sequence[Sequence[Outcome]], planted: Sequence[Sequence[Fault]]) -> Row:
-    recall = [[float(np.mean(pair[i].found)) for pair in pairs] for i in (0, 1)]
-    precision = [float(np.mean([pair[i].precision for pair in pairs])) for i in (0, 1)]
+def lists(listed: Sequence[Candidate], faults: int) -> list[Sequence[Candidate]]:
+    """As long as there are faults, twice as long, and what the report shows."""
+    return [listed[:faults], listed[: 2 * faults], [one for one in listed if one.sure >= LEAST_SURE]]
+
+
+def _row(
+    name: str, pairs: Sequence[Sequence[Outcome]], planted: Sequence[Sequence[Fault]], shown: Sequence[int]
+) -> Row:
+    recall = [[float(np.mean(pair[i].found)) for pair in pairs] for i in range(3)]
+    precision = [float(np.mean([pair[i].precision for pair in pairs])) for i in range(3)]
     flat = [
-        (fault, pair[0].found[j], pair[1].found[j])
+        (fault, *(one.found[j] for one in pair))
         for pair, faults in zip(pairs, planted, strict=True)
         for j, fault in enumerate(faults)
     ]
@@ -212,24 +221,31 @@ def _row(name: str, pairs: Sequence[Sequence[Outcome]], planted: Sequence[Sequen
         parts[f"swapped {label}"] = [
             one for one in flat if one[0].kind == "swapped" and low < len(one[0].keypoints) <= size
         ]
-    said = [f"{k} {np.mean([o[1] for o in v]):.2f} / {np.mean([o[2] for o in v]):.2f}" for k, v in parts.items() if v]
+    said = [f"{k} {slashed([float(np.mean([o[i] for o in v])) for i in (1, 2, 3)])}" for k, v in parts.items() if v]
     number = float(np.mean([len(faults) for faults in planted]))
     return Row(
         name,
         number,
-        (float(np.mean(recall[0])), float(np.mean(recall[1]))),
+        float(np.mean(shown)),
+        [float(np.mean(each)) for each in recall],
         min(recall[1]),
-        (precision[0], precision[1]),
+        precision,
         ", ".join(said),
     )
 
 
+def slashed(values: Sequence[float]) -> str:
+    """'0.71 / 0.89 / 0.85'."""
+    return " / ".join(f"{value:.2f}" for value in values)
+
+
 def print_rows(rows: Sequence[Row]) -> None:
-    """As a table; "x / y": a list as long as there are faults / twice as long."""
-    table = Table("faults", "planted", "recall", "worst of the repeats", "precision", "recall by kind")
+    """As a table; "x / y / z": a list as long as there are faults / twice as long / as the report shows it."""
+    table = Table("faults", "planted", "shown", "recall", "worst of the repeats", "precision", "recall by kind")
     for row in rows:
-        recall, precision = (f"{one:.2f} / {two:.2f}" for one, two in (row.recall, row.precision))
-        table.add_row(row.name, f"{row.faults:.0f}", recall, f"{row.low:.2f}", precision, row.by_kind)
+        recall, precision = slashed(row.recall), slashed(row.precision)
+        numbers = (f"{row.faults:.0f}", f"{row.shown:.0f}", recall, f"{row.low:.2f}", precision)
+        table.add_row(row.name, *numbers, row.by_kind)
     Console(width=170).print(table)
 
 
@@ -280,8 +296,9 @@ def corrupted_before(runs: Path, clean: SweepResults, settings: Sequence[str], a
     rows_of = {ids[int(i)]: row for row, i in enumerate(evidences[0].ids)}
     moved = [replace(fault, row=rows_of[fault.row]) for fault in faults if fault.row in rows_of]
     listed = judge(labels_of(evidences[0]), consensus_of(evidences, labels_of(evidences[0])), skeleton)
-    pair = [outcome(listed[: n * len(moved)], moved) for n in (1, 2)]
-    return _row(f"mixed, there before the sweep (AP {results.trials['value'].max():.3f} on them)", [pair], [moved])
+    pair = [outcome(some, moved) for some in lists(listed, len(moved))]
+    name = f"mixed, there before the sweep (AP {results.trials['value'].max():.3f} on them)"
+    return _row(name, [pair], [moved], [len(lists(listed, 0)[-1])])
 
 
 def main() -> None:

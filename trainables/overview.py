@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from posesweep.errors import SweepError
 from posesweep.files import read_json, read_json_lines, read_record
 from posesweep.search_spaces.space import Sweep
@@ -35,11 +37,12 @@ class Overview:
 
 
 def overview(folder: Path) -> Overview:
-    """Read a sweep folder. Raises SweepError where it is none, or its first trial has not been prepared yet."""
+    """Read a sweep folder. Raises SweepError where it is none, or its first trial has not been prepared yet, or a
+    version wrote it that knows other settings."""
     if not (folder / "space.json").is_file():
         why = "its first trial is still being prepared" if is_driven(folder) else "it has no space.json"
         raise SweepError(f"{folder}: {why}; give the folder of a sweep that has begun, such as runs/demo")
-    sweep = Sweep.model_validate(read_json(folder / "space.json"))
+    sweep = _recorded_sweep(folder / "space.json")
     said = _said(folder)
     statuses = {int(path.name): read_status(path) for path in sorted((folder / "trials").glob("[0-9]*"))}
     statuses = {number: status for number, status in statuses.items() if "params" in status}
@@ -59,6 +62,18 @@ def overview(folder: Path) -> Overview:
         again=_again(folder, sweep, board),
         out_of_budget=_out_of_budget(folder, sweep),
     )
+
+
+def _recorded_sweep(file: Path) -> Sweep:
+    try:
+        return Sweep.model_validate(read_json(file))
+    except ValidationError as error:
+        named = ", ".join(sorted({".".join(map(str, mistake["loc"])) for mistake in error.errors()}))
+        raise SweepError(
+            f"{file} was written by another version of PoseSweep ({named} is not as this one knows it); use that one"
+        ) from error
+    except ValueError as error:
+        raise SweepError(f"{file} is no JSON: it was only partly copied; copy the sweep folder again") from error
 
 
 def _again(folder: Path, sweep: Sweep, board: Board) -> str:

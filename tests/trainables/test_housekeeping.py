@@ -157,6 +157,20 @@ def test_status_of_a_sweep_that_was_killed(sweep):
     assert lines[1] == "nobody is at work; the command that started the sweep goes on with it"
 
 
+def test_status_of_a_sweep_that_another_version_wrote(sweep, capsys):
+    recorded = read_json(sweep / "space.json")
+    write_json(sweep / "space.json", {**recorded, "keep": {**recorded["keep"], "for_ever": True}, "moon": "full"})
+    assert main(["status", str(sweep)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "space.json was written by another version of PoseSweep (keep.for_ever, moon is not as" in said
+
+
+def test_status_of_a_sweep_that_was_partly_copied(sweep, capsys):
+    (sweep / "space.json").write_text('{"name": "mi')
+    assert main(["status", str(sweep)]) == 2
+    assert "space.json is no JSON: it was only partly copied" in " ".join(capsys.readouterr().err.split())
+
+
 THROUGH = "nobody is at work: the sweep is through{}; see {}/report.html"
 GOES_ON = "nobody is at work: {}; the command that started the sweep goes on with it"
 
