@@ -262,10 +262,16 @@ class Luck:
         return Luck(self.draws[rows], self.variance[rows])
 
 
+def critical_value(largest: Float[np.ndarray, "B"]) -> float:
+    """What the next draw exceeds with a probability of 5 %: of B draws the 0.95 (B + 1)-th smallest, not the 0.95 B-th
+    (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 4.2.5)."""
+    return float(np.quantile(largest, CONFIDENCE, method="weibull"))
+
+
 def of_each(ap: Float[np.ndarray, "M"], samples: Float[np.ndarray, "M B"], luck: Luck) -> list[Interval]:
     """The AP of each trial, with intervals that hold for all at once (see the top of this file)."""
     spread = np.sqrt(samples.var(axis=1) + luck.variance)
-    critical = np.quantile(_studentised(samples, spread, luck.draws).max(axis=0), CONFIDENCE)
+    critical = critical_value(_studentised(samples, spread, luck.draws).max(axis=0))
     slope = ap * (1 - ap)
     half = np.divide(critical * spread, slope, out=np.zeros_like(ap), where=slope > 0)
     odds = np.divide(ap, 1 - ap, out=np.full_like(ap, np.inf), where=ap < 1)
@@ -284,7 +290,7 @@ def against_best(
     while True:
         members, theirs = samples[tied], luck.take(tied)
         pooled = _mean_variance(members)
-        critical = np.quantile(_largest_between(members, theirs, pooled), CONFIDENCE)
+        critical = critical_value(_largest_between(members, theirs, pooled))
         half[tied] = critical * _with_luck(_spread(members - members[0], pooled), theirs.variance, 0)
         stay = tied & (ap[0] - ap <= half + SAME_AP)
         if stay.sum() == tied.sum():
@@ -307,7 +313,7 @@ def against(
     largest = _studentised(difference, spread, luck.draws - luck.draws[control]).max(axis=0)
     if others is not None and len(others):
         largest = np.maximum(largest, _studentised(others, _spread(others, _pooled(others))).max(axis=0))
-    return _intervals(ap - ap[control], np.quantile(largest, CONFIDENCE) * spread)
+    return _intervals(ap - ap[control], critical_value(largest) * spread)
 
 
 def _pooled(difference: Float[np.ndarray, "M B"]) -> float:
