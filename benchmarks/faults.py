@@ -391,11 +391,11 @@ def planned(kind: str, **changes: Any) -> Callable[[Bench], None]:
 
 
 def happened(bench: Bench) -> None:
-    """Wait until the planned fault has happened. RuntimeError when the sweep ended without it."""
+    """Wait until the planned fault has happened. TimeoutError when the sweep ended without it."""
     mark = bench.folder / "happened"
     wait_for(lambda: mark.exists() or (bench.driver and bench.driver.poll() is not None), 900)
     if not mark.exists():
-        raise RuntimeError(f"the fault did not happen:\n{bench.said()}")
+        raise TimeoutError(f"the fault did not happen:\n{bench.said()}")
 
 
 def killed_then(change: Callable[[Bench], None]) -> Callable[[Bench], None]:

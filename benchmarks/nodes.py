@@ -22,6 +22,8 @@ class Nodes:
     def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
         self.folder = folder
         self.environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", **environment}
+        self.ray = str(Path(sys.executable).with_name("ray"))
+        subprocess.run([self.ray, "get-auth-token", "--generate"], stdout=subprocess.DEVNULL, check=True)
         with socket.socket() as free:
             free.bind((HERE, 0))
             self.address = f"{HERE}:{free.getsockname()[1]}"
@@ -52,8 +54,7 @@ class Nodes:
     def _start(self, *arguments: str) -> subprocess.Popen[str]:
         first = FIRST_PORT + PORTS_EACH * len(self.started)  # each node takes its workers' ports from its own range
         ports = (f"--min-worker-port={first}", f"--max-worker-port={first + PORTS_EACH - 1}")
-        ray = str(Path(sys.executable).with_name("ray"))
-        command = [ray, "start", "--block", f"--node-ip-address={HERE}", "--object-store-memory=100000000"]
+        command = [self.ray, "start", "--block", f"--node-ip-address={HERE}", "--object-store-memory=100000000"]
         log = self.folder / f"node{len(self.started)}.log"
         with log.open("w") as file:
             node = subprocess.Popen(

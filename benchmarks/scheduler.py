@@ -172,6 +172,9 @@ def through_tune(sizes: list[int]) -> None:
 
 def trials_per_hour(count: int) -> float:
     """With so many nodes, each a raylet of its own on loopback, and a head that trains nothing."""
+    from posesweep.trainables.cluster import set_environment
+
+    set_environment()  # the token that the nodes ask for, before Ray is imported
     import ray
 
     from posesweep.benchmarks.nodes import nodes_on_loopback

@@ -12,6 +12,7 @@ import shutil
 import socket
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -43,11 +44,20 @@ class Orders:
     is_fault: bool = False  # whether there is something to put right before it can go on
     ended: dict[int, str] = field(default_factory=dict)  # trials whose process we have just ended, and why
     errors: dict[int, str] = field(default_factory=dict)  # what a trial last failed of
+    max_retries: int = 0
+    unstarted: Counter[int] = field(default_factory=Counter)  # how often the process of a trial died before it began
+    again: set[int] = field(default_factory=set)  # trials that are therefore to be begun again, after the others
 
     def stop(self, reason: str, is_fault: bool = False) -> None:
         """Let running epochs end, start nothing more; the first reason stands, '' is none."""
         if not self.halt:
             self.halt, self.is_fault = reason, is_fault
+
+    def unstarted_again(self, number: int) -> None:
+        """The process of a trial died before it began. Tune gives such a trial up; we do once it has no retry left."""
+        self.unstarted[number] += 1
+        if self.unstarted[number] <= self.max_retries:
+            self.again.add(number)
 
     def carry_out(self, name: str) -> None:
         """When all is still: raise StopAskedError or SweepError where the sweep was stopped, and say why."""

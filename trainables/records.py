@@ -51,7 +51,9 @@ class Records(tune.Callback):
         self.close(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """It failed once more than it may."""
+        """It failed once more than it may, or before it began."""
+        if trial.config["number"] in self.orders.again:
+            show_later(self.progress, trial, self.orders)
         self.close(trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -101,6 +103,13 @@ def show_retry(progress: Progress, trial: Any, folder: Path, orders: Orders, swe
     reason = orders.errors.get(number, "")
     write_status(folder, state="running", retry=retry, last_failure=reason)
     progress.retried(number, f"{reason}; tried again ({retry} of {sweep.failure.max_retries})")
+
+
+def show_later(progress: Progress, trial: Any, orders: Orders) -> None:
+    """Say that a Tune trial's process died before it began, and what becomes of it."""
+    number = trial.config["number"]
+    count = f"{orders.unstarted[number]} of {orders.max_retries}"
+    progress.retried(number, f"{orders.errors[number]}, before the trial began; begun again after the others ({count})")
 
 
 class Queue(Searcher):
@@ -180,8 +189,11 @@ class RetrainingRecords(tune.Callback):
             self._close(trial, status["state"], status["reason"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """It failed once more than it may."""
-        self._close(trial, "failed", self.orders.errors[trial.config["number"]])
+        """It failed once more than it may, or before it began."""
+        if trial.config["number"] in self.orders.again:
+            show_later(self.progress, trial, self.orders)
+        else:
+            self._close(trial, "failed", self.orders.errors[trial.config["number"]])
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """It failed, and is tried again from its last checkpoint."""

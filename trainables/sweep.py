@@ -155,6 +155,8 @@ def catch_up(search: Search, folder: Path, metric: str) -> None:
         stopped = search.catch_up(proposal.number, [(row["epoch"], row.get(metric)) for row in rows])
         if stopped is not None:
             write_status(trial_folder(folder, proposal.number), state="pruned", reason=stopped)
+        elif read_status(trial_folder(folder, proposal.number)).get("state") == "finished":
+            search.finish(proposal.number)  # what it would go on from may be gone already
 
 
 def opening_line(search: Search, folder: Path) -> str:
@@ -199,16 +201,21 @@ def run_on_tune(
     from posesweep.trainables.records import Records
     from posesweep.trainables.watch import Watch
 
-    orders = Orders()
+    orders = Orders(max_retries=sweep.failure.max_retries)
     records = Records(search, sweep, folder, progress, orders)
     watch = Watch(sweep, folder, progress.board, orders, make_room=records.make_room)
     callbacks = [records, watch]
-    fit(trainable, search, folder, slots, orders=orders, callbacks=callbacks, max_retries=sweep.failure.max_retries)
+    while True:
+        orders.again.clear()
+        fit(trainable, search, folder, slots, orders=orders, callbacks=callbacks, max_retries=orders.max_retries)
+        if not orders.again or orders.halt or search.hopeless:
+            break
     if search.hopeless:
         failures = search.failures()
+        copy = f" and its copy {sweep.keep.copy_to}/{sweep.name}" if sweep.keep.copy_to is not None else ""
         raise SweepError(
-            f"every one of the first {len(failures)} trials failed; put it right, remove {folder} and start again "
-            f"(each trial's log.txt says more):\n{summary_of(failures)}"
+            f"every one of the first {len(failures)} trials failed; put it right, remove {folder}{copy} and start "
+            f"again (each trial's log.txt says more):\n{summary_of(failures)}"
         )
     orders.carry_out(sweep.name)
     if search.unfinished() or (search.left and not search.budget_ended(search)):
@@ -225,24 +232,30 @@ def train_again(sweep: Sweep, search: Search, plan: Plan, folder: Path, trainabl
     if not left:
         return
     params = {proposal.number: proposal.params for proposal in search.proposals()}
-    orders = Orders()
+    orders = Orders(max_retries=sweep.failure.max_retries)
     at_once = slots.at_most(len(plan.runs)).concurrent
     retraining.make_room(folder, plan)
     with Progress(retraining.board_of(sweep, plan, folder, params, at_once)) as progress:
         watch = Watch(sweep, folder, progress.board, orders, make_room=lambda: retraining.make_room(folder, plan))
-        queue = Queue(retraining.jobs(plan, left, params), orders)
-        execute(
-            trainable,
-            queue,
-            folder,
-            slots,
-            left=lambda: queue.left,
-            scheduler=QueueScheduler(orders),
-            callbacks=[RetrainingRecords(sweep, folder, progress, orders), watch],
-            max_retries=sweep.failure.max_retries,
-        )
+        records = RetrainingRecords(sweep, folder, progress, orders)
+        while True:
+            orders.again.clear()
+            queue = Queue(retraining.jobs(plan, left, params), orders)
+            execute(
+                trainable,
+                queue,
+                folder,
+                slots,
+                left=lambda queue=queue: queue.left,
+                scheduler=QueueScheduler(orders),
+                callbacks=[records, watch],
+                max_retries=orders.max_retries,
+            )
+            left = retraining.unfinished(folder, plan)
+            if not left or not orders.again or orders.halt:
+                break
     orders.carry_out(sweep.name)
-    if retraining.unfinished(folder, plan):
+    if left:
         raise KeyboardInterrupt
 
 

@@ -25,6 +25,7 @@ from posesweep.trainables.housekeeping import Orders
 from posesweep.trainables.search import Proposal, Search
 
 Result = dict[str, Any]
+PENDING = "PENDING"  # Tune's word for a trial whose process is being started
 MANY = 10**6  # trials whose processes Tune starts at once, before `Limited` says how many there may be
 
 
@@ -51,6 +52,8 @@ class StudySearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: Result | None = None, error: bool = False) -> None:
         """Record how the trial ended; one that only stopped running is left for the next run of the sweep."""
         number = self._numbers[trial_id]
+        if error and number in self.orders.again:
+            return  # it stays running: whoever called Tune calls it once more
         if error:
             self.search.fail(number, self.orders.errors.get(number, "it ended with an error"))
         elif result is not None:
@@ -108,9 +111,11 @@ def is_over(orders: Orders, result: Result) -> bool:
 
 
 def keep_reason(orders: Orders, trial: Any) -> None:
-    """Note what a Tune trial failed of; Tune may still try it again."""
+    """Note what a Tune trial failed of; Tune may still try it again, unless it had not begun."""
     number = trial.config["number"]
     orders.errors[number] = orders.ended.pop(number, "") or why(Path(trial.error_file))
+    if trial.status == PENDING:
+        orders.unstarted_again(number)
 
 
 def config_of(proposal: Proposal) -> Result:
@@ -136,6 +141,8 @@ def take_in(search: Search, number: int, result: Result) -> str | None:
 def why(error_file: Path) -> str:
     """What a trial last failed of, from Tune's error.txt, in one line: 'ValueError: ...', or that its process died."""
     last = error_file.read_text(encoding="utf-8").rpartition("Failure # ")[2]
+    raised = [match.start() for match in re.finditer(r"^[\w.]+(Error|Exception): ", last, re.MULTILINE)]
+    last = last[raised[-1] :] if raised else last  # without what it was raised from
     if "its node has died" in last:
         return f"its machine{_address(last)} was lost"
     if "actor died" in last.lower():

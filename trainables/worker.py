@@ -178,7 +178,7 @@ def train_in_ray_train_worker(values: dict[str, Any], folder: Path, attempt: int
     """One worker of a DDP trial. How the trial ended stands in status.json, which the first worker writes."""
     config = make_config(values)
     context = in_ray_train_worker(folder, attempt, partial(report_of, metric=config.metric.name))
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # a page for each report
+    logging.getLogger().setLevel(logging.WARNING)  # Ray writes a page for each report, as the logger of a file name
     name = "log.txt" if context.is_main else f"log.{context.rank}.txt"
     title = f"attempt {attempt}, worker {context.rank + 1} of {context.world}"
     try:

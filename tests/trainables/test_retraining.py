@@ -157,6 +157,9 @@ class KilledError(Exception):
     """Stands for the death of the driver."""
 
 
+UNBEGUN = "The actor died unexpectedly"  # of a training whose process did not come up
+
+
 def executed(train: Callable[[Path, dict[str, Any]], str], most: int = 99) -> Callable[..., None]:
     """What Ray Tune does, one job after the other, in this process; the driver dies before job `most`."""
 
@@ -165,10 +168,11 @@ def executed(train: Callable[[Path, dict[str, Any]], str], most: int = 99) -> Ca
         for count in range(run["left"]()):
             if count == most:
                 raise KilledError
-            trial = SimpleNamespace(config=queue.suggest("a"), error_file=str(folder / "error.txt"))
+            trial = SimpleNamespace(config=queue.suggest("a"), error_file=str(folder / "error.txt"), status="RUNNING")
             records.on_trial_start(0, [], trial)
             if error := train(folder / trial.config["folder"], trial.config):
                 Path(trial.error_file).write_text(f"Failure # 1\n{error}\n")
+                trial.status = "PENDING" if error == UNBEGUN else "RUNNING"
                 run["scheduler"].on_trial_error(None, trial)
                 records.on_trial_error(0, [], trial)
             else:
@@ -186,6 +190,24 @@ def finish(folder: Path, job: dict[str, Any]) -> str:
     status = read_json(folder / "status.json")
     write_json(folder / "status.json", status | {"state": "finished", "best": 0.5, "settings": job["params"]})
     return ""
+
+
+def test_a_training_whose_process_dies_before_it_begins_is_begun_again(tmp_path, monkeypatch, capsys):
+    sweep, folder = sweep_of(tmp_path), tmp_path / "runs"
+    search = searched(sweep, folder, VALUES)
+    write_json(trial_folder(folder, 0) / "status.json", {"state": "finished"})
+    begun = []
+
+    def train(place: Path, job: dict[str, Any]) -> str:
+        begun.append(place.name)
+        return UNBEGUN if begun.count("0002-s102") == 1 and place.name == "0002-s102" else finish(place, job)
+
+    monkeypatch.setattr(sweeping, "execute", executed(train))
+    sweeping.confirm(sweep, search, folder, lambda job: None, Slots(1, 1, 0.0, 1))
+    assert begun[-1] == "0002-s102"
+    assert begun.count("0002-s102") == 2
+    assert read_json(folder / "confirm" / "0002-s102" / "status.json")["state"] == "finished"
+    assert "before the trial began; begun again after the others (1 of 2)" in capsys.readouterr().out
 
 
 def test_a_killed_confirmation_goes_on_with_what_is_left(tmp_path, monkeypatch, capsys):

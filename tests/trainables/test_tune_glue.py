@@ -16,6 +16,7 @@ from ray.tune.search import Searcher
 from posesweep.search_spaces.schema import EarlyTerminate
 from posesweep.search_spaces.schema import Search as SearchBlock
 from posesweep.search_spaces.space import DataSpec, Parameter, Sweep
+from posesweep.trainables.housekeeping import Orders
 from posesweep.trainables.search import Search
 from posesweep.trainables.tune_glue import Limited, StudyScheduler, StudySearcher
 
@@ -33,14 +34,14 @@ SWEEP = Sweep(
 class Controller:
     """What Tune's controller does with a searcher and a scheduler, for trials without processes."""
 
-    def __init__(self, search: Search) -> None:
-        self.searcher = StudySearcher(search)
+    def __init__(self, search: Search, orders: Orders | None = None) -> None:
+        self.searcher = StudySearcher(search, orders)
         self.scheduler = StudyScheduler(self.searcher)
         self.trials: dict[str, SimpleNamespace] = {}
 
     def start(self, trial_id: str) -> dict | str:
         config = self.searcher.suggest(trial_id)
-        self.trials[trial_id] = SimpleNamespace(trial_id=trial_id, config=config)
+        self.trials[trial_id] = SimpleNamespace(trial_id=trial_id, config=config, status="RUNNING")
         return config
 
     def result(self, trial_id: str, **result: object) -> bool:
@@ -86,6 +87,23 @@ def test_a_trial_is_proposed_only_when_there_is_room_for_it(tmp_path: Path) -> N
     assert search.outcome(0)[0] == "finished"
 
 
+def test_a_trial_whose_process_dies_before_it_begins_is_begun_again(tmp_path: Path) -> None:
+    """Tune gives it up at once, whatever max_failures says: it tries again only what was running."""
+    search = Search.open(SWEEP, tmp_path)
+    (tmp_path / "error.txt").write_text("Failure # 1 (t)\nThe actor died unexpectedly before finishing this task.\n")
+    orders = Orders(max_retries=2)
+    for attempt in (1, 2, 3):
+        orders.again.clear()
+        tune = Controller(search, orders)
+        assert tune.start("a")["number"] == 0
+        tune.trials["a"].status, tune.trials["a"].error_file = "PENDING", str(tmp_path / "error.txt")
+        tune.scheduler.on_trial_error(None, tune.trials["a"])
+        tune.searcher.on_trial_complete("a", error=True)
+        assert orders.again == ({0} if attempt < 3 else set())
+        assert search.outcome(0)[0] == ("running" if attempt < 3 else "failed")
+    assert search.outcome(0)[1] == "its process died, killed or out of memory"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -98,6 +116,16 @@ def test_a_trial_is_proposed_only_when_there_is_room_for_it(tmp_path: Path) -> N
         (
             "Failure # 1 (t)\nThe actor af8e is unavailable: The actor is temporarily unavailable: Socket closed.\n",
             "the connection to its process broke off: its machine was lost, or the process was killed",
+        ),
+        (
+            "Failure # 1 (t)\nTraceback:\n  x\nray.exceptions.ActorDiedError: The actor died.\n\tpid: 7\n\n"
+            "The above exception was the direct cause of the following exception:\n\nTraceback:\n  y\n"
+            "TimeoutError: it hung: no worker reported\n",
+            "TimeoutError: it hung: no worker reported",
+        ),
+        (
+            "Failure # 1 (t)\nTraceback:\n  x\nray.exceptions.ActorDiedError: The actor died.\n\tpid: 7\n",
+            "its process died",
         ),
         (
             "Failure # 1 (t)\nThe actor died.\n\tip: 10.0.0.2\nThe actor died because its node has died.\n",
