@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from errno import ESTALE
 from pathlib import Path, PurePosixPath
+from textwrap import shorten
 from typing import IO, TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -289,7 +290,7 @@ class Copy:
             if target.name == ARCHIVE:
                 checkpoint = target.with_name(CHECKPOINT)
                 checkpoint.mkdir(parents=True, exist_ok=True)
-                with tarfile.open(fileobj=stream, mode="r|") as tar:  # type: ignore[call-overload]  # it reads
+                with tarfile.open(fileobj=stream, mode="r|") as tar:
                     tar.extractall(checkpoint, filter="data")
                 return
             with replacing(target) as temporary, temporary.open("wb") as file:
@@ -387,7 +388,7 @@ def _take(folder: Path, path: str) -> Taken:
             while block := source.read(BLOCK_BYTES):
                 content.write(block)
     content.seek(0)
-    return Taken(path, state, content)  # type: ignore[arg-type]  # it is a file in all but name
+    return Taken(path, state, content)
 
 
 def _pack(checkpoint: Path, archive: Any) -> State:
@@ -406,5 +407,5 @@ def _pack(checkpoint: Path, archive: Any) -> State:
 
 
 def first_line(error: Exception) -> str:
-    """Of what it says; libraries add pages."""
-    return str(error).strip().partition("\n")[0]
+    """The beginning of what it says; libraries add pages."""
+    return shorten(str(error).strip().partition("\n")[0], 200, placeholder=" ...")
