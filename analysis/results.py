@@ -130,8 +130,13 @@ class SweepResults:
 
     def settings(self, trial: int) -> dict[str, Any]:
         """The trial's full config.yaml; {} where there is none."""
-        value, _ = _read(trial_folder(self.folder, trial) / "config.yaml", yaml.safe_load)
-        return value
+        return settings_in(trial_folder(self.folder, trial))
+
+
+def settings_in(training: Path) -> dict[str, Any]:
+    """The full config.yaml of a training, whether of the search, of a confirmation or promoted; {}: there is none."""
+    value, _ = _read(training / "config.yaml", yaml.safe_load)
+    return value
 
 
 def read_sweep_folder(folder: Path) -> SweepResults:

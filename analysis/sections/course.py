@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import cv2
 import pandas as pd
 
 from posesweep import __version__
+from posesweep.analysis.chosen import Chosen
 from posesweep.analysis.cost import Cost, cost, draw_cost
 from posesweep.analysis.datacurve import untried
 from posesweep.analysis.page import (
@@ -29,10 +31,11 @@ from posesweep.analysis.page import (
 )
 from posesweep.analysis.pictures import jpeg
 from posesweep.analysis.ranked import STATE_WORDS, Standings
-from posesweep.analysis.results import SweepResults, moments
+from posesweep.analysis.results import SweepResults, moments, settings_in
 from posesweep.analysis.sections.ranking import params_cells, trial_cell
 from posesweep.analysis.story import Story
 from posesweep.analysis.wording import duration, flattened, number, percent, setting_text, trials_text
+from posesweep.files import trial_folder
 
 
 def cost_section(story: Story) -> Section | None:
@@ -128,15 +131,21 @@ class Setting:
 
 
 def winner_settings(story: Story) -> list[Setting]:
-    """The winner's whole config, dotted keys, those that differ from the baseline first."""
-    winner, base = story.winner_trial, story.baseline_trial
-    if winner is None:
+    """The whole config of the training that is handed over, dotted keys, those that differ from the baseline first."""
+    picked, base = story.picked, story.baseline_trial
+    if picked is None:
         return []
-    ours = flattened(story.results.settings(winner))
-    theirs = flattened(story.results.settings(base)) if base is not None else {}
+    ours = flattened(settings_in(picked.folder))
+    theirs = flattened(settings_in(_baseline_beside(picked, base))) if base is not None else {}
     keys = list(dict.fromkeys([*ours, *theirs]))
     found = [Setting(k, ours.get(k), theirs.get(k), bool(theirs) and ours.get(k) != theirs.get(k)) for k in keys]
     return sorted(found, key=lambda setting: not setting.differs)
+
+
+def _baseline_beside(picked: Chosen, base: int) -> Path:
+    """The baseline's training with the same seed in the same confirmation, else that of the search."""
+    beside = picked.folder.with_name(picked.folder.name.replace(f"{picked.trial:04d}", f"{base:04d}", 1))
+    return beside if beside.is_dir() else trial_folder(picked.folder.parents[1], base)
 
 
 def settings_section(story: Story) -> Section | None:

@@ -4,11 +4,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from posesweep.analysis.chosen import chosen, unconfirmed
 from posesweep.analysis.promoted import promotions
 from posesweep.analysis.ranked import ranked
 from posesweep.analysis.results import read_sweep_folder
+from posesweep.analysis.sections.course import winner_settings
+from posesweep.analysis.story import Story
 from posesweep.errors import SweepError
 from posesweep.files import read_json, trial_folder, write_json
 from tests.analysis.fake_sweep import write_fake_sweep
@@ -94,6 +97,29 @@ def test_a_promoted_trial_takes_over_where_it_became_better(sweep):
     assert picked.promoted is not None
     assert picked.promoted.epochs == 60
     assert picked.promoted.gain is not None, "over the baseline that was trained as long"
+
+
+def rewrite(training: Path, **settings: object) -> None:
+    file = training / "config.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **settings}))
+
+
+def test_the_settings_that_are_told_are_those_of_the_training_that_is_handed_over(sweep):
+    confirm(sweep)
+    for trial in (9, 0):
+        rewrite(sweep / "confirm" / f"{trial:04d}-s101", epochs=18, seed=101, lr0=trial + 1.0)
+    told = {one.key: (one.winner, one.baseline) for one in winner_settings(Story.of(read_sweep_folder(sweep)))}
+    assert told["epochs"] == (18, 18), "of the baseline, too, the training that was confirmed"
+    assert told["seed"] == (101, 101)
+    assert told["lr0"] == (10.0, 1.0)
+    runs = [again(sweep, "promote-60", 4, 102, 7)]
+    record(sweep, "promote-60", runs, 60)
+    promoted = sweep / "promote-60" / "0004-s102"
+    write_json(promoted / "status.json", {**read_json(promoted / "status.json"), "best": 0.99})
+    rewrite(promoted, epochs=60)
+    rewrite(trial_folder(sweep, 0), epochs=9)
+    told = {one.key: (one.winner, one.baseline) for one in winner_settings(Story.of(read_sweep_folder(sweep)))}
+    assert told["epochs"] == (60, 9), "the baseline was not promoted: that of the search"
 
 
 def test_a_promotion_on_its_way_decides_nothing(sweep):
