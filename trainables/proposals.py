@@ -25,6 +25,7 @@ Values = dict[str, Any]
 # sampler is asked a few times more, then chance.
 DRAWS, CHANCE_DRAWS = 8, 24
 IN_SIGHT, BEST_IN_SIGHT = 300, 100  # trials that the sampler looks at
+UNRANKED = (2.0, 0.0, 0.0)  # behind all that have a rank
 
 # Every argument that does not warn of its removal in Optuna 6; the rest (prior_weight, gamma, weights, ...) has the
 # same defaults in 4.4 and 5.0.
@@ -55,10 +56,11 @@ def propose(
     trials: Sequence[FrozenTrial],
     history: History,
     earlier: Sequence[FrozenTrial] = (),
+    best: Sequence[int] | None = None,
 ) -> tuple[str, Values] | None:
     """The (role, values of the active parameters) of the trial after `trials`; None when a grid has no more points.
 
-    `earlier` are trials of other sweeps, as the sampler is to take them.
+    `earlier` are trials of other sweeps, as the sampler is to take them; `best` is as for `in_sight`.
     """
     number, first = len(trials), planned(sweep)
     if number < len(first):
@@ -67,24 +69,28 @@ def propose(
         points = grid(sweep)
         at = number - len(first)
         return ("search", points[at]) if at < len(points) else None
-    seen = as_sampled(sweep, rule, in_sight(sweep, trials), history)
+    seen = as_sampled(sweep, rule, in_sight(sweep, trials, best), history)
     return "search", _sampled(sweep, number, [*earlier, *seen], [*earlier, *trials])
 
 
-def in_sight(sweep: Sweep, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+def in_sight(sweep: Sweep, trials: Sequence[FrozenTrial], best: Sequence[int] | None = None) -> Sequence[FrozenTrial]:
     """What the sampler looks at: all trials, of more than 300 the best 100 and the latest of the others, in order.
 
     TPE's time grows with every trial it sees, while it models the best 25 at most (Optuna's default gamma) against all
-    others: beyond some hundred they add little to that contrast.
+    others: beyond some hundred they add little to that contrast. `best`: the numbers of the best 100 by `tpe_rank`,
+    from who has them at hand; to look for them takes the longer the more trials there are.
     """
     if len(trials) <= IN_SIGHT:
         return trials
-    best = {trial.number for trial in heapq.nsmallest(BEST_IN_SIGHT, trials, key=partial(_rank, sweep))}
-    latest = [trial for trial in trials[-IN_SIGHT:] if trial.number not in best][BEST_IN_SIGHT - IN_SIGHT :]
-    return sorted([*latest, *(trials[number] for number in best)], key=lambda trial: trial.number)
+    if best is None:
+        ranked = heapq.nsmallest(BEST_IN_SIGHT, trials, key=partial(tpe_rank, sweep))
+        best = [trial.number for trial in ranked]
+    chosen = set(best)
+    latest = [trial for trial in trials[-IN_SIGHT:] if trial.number not in chosen][BEST_IN_SIGHT - IN_SIGHT :]
+    return sorted([*latest, *(trials[number] for number in chosen)], key=lambda trial: trial.number)
 
 
-def _rank(sweep: Sweep, trial: FrozenTrial) -> tuple[float, ...]:
+def tpe_rank(sweep: Sweep, trial: FrozenTrial) -> tuple[float, ...]:
     """TPE's own order: the finished by value, the pruned by how far they came and by value there, then the rest."""
     sign = -1.0 if sweep.metric.goal == "maximize" else 1.0
     if trial.state == TrialState.COMPLETE and trial.value is not None:
@@ -92,7 +98,7 @@ def _rank(sweep: Sweep, trial: FrozenTrial) -> tuple[float, ...]:
     if trial.state == TrialState.PRUNED and trial.intermediate_values and not trial.user_attrs.get("diverged"):
         last = max(trial.intermediate_values)
         return 1.0, -last, sign * trial.intermediate_values[last]
-    return 2.0, 0.0, 0.0
+    return UNRANKED
 
 
 def _sampled(sweep: Sweep, number: int, seen: Sequence[FrozenTrial], trials: Sequence[FrozenTrial]) -> Values:

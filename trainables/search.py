@@ -31,7 +31,15 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from posesweep.errors import SweepError
 from posesweep.search_spaces.space import Sweep
 from posesweep.trainables.config import TrialConfig
-from posesweep.trainables.proposals import decoded, encoded, propose, sampler_arguments
+from posesweep.trainables.proposals import (
+    BEST_IN_SIGHT,
+    UNRANKED,
+    decoded,
+    encoded,
+    propose,
+    sampler_arguments,
+    tpe_rank,
+)
 from posesweep.trainables.stopping import Early, History, Shown, should_stop
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # one line per proposal and per result otherwise
@@ -68,6 +76,7 @@ class Search:
         self._counts: Counter[State] = Counter()
         self._ended: list[int] = []
         self._ranked: list[tuple[bool, float, int]] = []
+        self._by_tpe: list[tuple[tuple[float, ...], int]] = []  # the ended ones as TPE ranks them
         for trial in storage.get_all_trials(study._study_id, deepcopy=False):
             self._take(trial)
 
@@ -121,7 +130,9 @@ class Search:
         trials = self._trials()
         if len(trials) >= self.wanted or self.budget_ended(self):
             return None
-        proposed = propose(self.sweep, self.rule, trials, self.history(), self.earlier)
+        best = [number for _, number in self._by_tpe[:BEST_IN_SIGHT]]
+        at_hand = best if len(best) == BEST_IN_SIGHT else None
+        proposed = propose(self.sweep, self.rule, trials, self.history(), self.earlier, at_hand)
         if proposed is None:
             return None
         role, values = proposed
@@ -291,6 +302,8 @@ class Search:
             self._shown.put(trial.number, rows if self._sign > 0 else {epoch: -v for epoch, v in rows.items()})
         if trial.state.is_finished():
             insort(self._ended, trial.number)
+            if (rank := tpe_rank(self.sweep, trial)) != UNRANKED:
+                insort(self._by_tpe, (rank, trial.number))
             if "best" in trial.user_attrs:
                 is_cut_short = trial.state != TrialState.COMPLETE
                 insort(self._ranked, (is_cut_short, -self._sign * trial.user_attrs["best"], trial.number))

@@ -20,6 +20,8 @@ from posesweep.errors import SweepError
 from posesweep.search_spaces.schema import EarlyTerminate, Metric
 from posesweep.search_spaces.schema import Search as SearchBlock
 from posesweep.search_spaces.space import DataSpec, Parameter, Sweep
+from posesweep.trainables import proposals
+from posesweep.trainables import search as searching
 from posesweep.trainables.proposals import as_sampled, in_sight
 from posesweep.trainables.search import Proposal, Search, longest_training, rule_of, summary_of
 
@@ -559,6 +561,31 @@ def test_beyond_300_trials_the_sampler_sees_the_best_and_the_latest() -> None:
     assert seen == sorted(seen)
     assert best <= set(seen)
     assert set(seen) - best == set([n for n in range(1000) if n not in best][-200:])
+
+
+def test_the_best_are_kept_at_hand_as_they_would_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ends in whatever way, and after it was opened again; the proposals do not depend on it."""
+    monkeypatch.setattr(proposals, "IN_SIGHT", 30)
+    for module in (proposals, searching):
+        monkeypatch.setattr(module, "BEST_IN_SIGHT", 10)
+    sweep = sweep_of(search=SearchBlock(trials=80, startup_trials=5, seed=3))
+    asked = []
+
+    def looked_at(sweep: Sweep, trials: Any, best: Any = None, found: Any = in_sight) -> Any:
+        asked.append(best is not None)
+        seen = found(sweep, trials, best)
+        assert [t.number for t in seen] == [t.number for t in found(sweep, trials)]
+        return seen
+
+    monkeypatch.setattr(proposals, "in_sight", looked_at)
+    driver = Driver(sweep, tmp_path, {})
+    with pytest.raises(KilledError):
+        driver.run(200)
+    for proposal in driver.search.unfinished():
+        driver.search.fail(proposal.number, "it broke")
+    driver.search.diverge(driver.search.next_trial().number, 1, "nan")
+    Driver(sweep, tmp_path, driver.disk).run()
+    assert asked.count(True) > 40
 
 
 def test_setting_the_clock_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
