@@ -172,9 +172,7 @@ def through_tune(sizes: list[int]) -> None:
 
 def trials_per_hour(count: int) -> float:
     """With so many nodes, each a raylet of its own on loopback, and a head that trains nothing."""
-    from posesweep.trainables.cluster import set_environment
-
-    set_environment()  # the token that the nodes ask for, before Ray is imported
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # as the nodes ask, before Ray is imported
     import ray
 
     from posesweep.benchmarks.nodes import nodes_on_loopback
