@@ -66,8 +66,11 @@ class Board:
     def best(self) -> tuple[int, float] | None:
         """(number, value) of the best trial so far, the earlier of equals."""
         best = None
-        for number, trial in sorted(self.trials.items()):
-            if trial.best is not None and (best is None or self.better(trial.best, best[1])):
+        for number, trial in self.trials.items():
+            if trial.best is None:
+                continue
+            is_better = best is None or self.better(trial.best, best[1])
+            if is_better or (best is not None and trial.best == best[1] and number < best[0]):
                 best = (number, trial.best)
         return best
 
@@ -127,11 +130,9 @@ def eta(board: Board) -> float | None:
     running = {number: trial for number, trial in board.trials.items() if trial.state == "running"}
     left = [epochs_left(board.rule, trial.epoch, number) for number, trial in running.items()]
     to_come = max(board.trials_wanted - len(board.trials), 0)
-    left += [_epochs_of_a_trial(board)] * to_come
-    if not left:
-        return 0.0
+    each = _epochs_of_a_trial(board) if to_come else 0.0
     pace_s = board.seconds_timed / board.epochs_timed
-    return pace_s * max(sum(left) / max(board.concurrent, 1), *left)
+    return pace_s * max([(sum(left) + to_come * each) / max(board.concurrent, 1), each, *left])
 
 
 def epochs_left(rule: Early, epoch: int, number: int | None = None) -> float:
@@ -279,8 +280,9 @@ class Progress:
     def ended(self, number: int, state: str, reason: str | None = None) -> None:
         """A trial finished, was pruned, diverged or failed."""
         self.board.ended(number, state, reason)
-        self._say(end_line(self.board, number))
-        self._say(status_line(self.board))
+        if self._live is None:
+            self._say(end_line(self.board, number))
+            self._say(status_line(self.board))
 
     def _say(self, line: str) -> None:
         if self._live is None:
