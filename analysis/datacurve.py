@@ -86,7 +86,9 @@ def datacurve(results: SweepResults) -> DataCurve:
     gain = Interval(
         float(law.error(full) - law.error(2 * full)), *(float(q) for q in np.quantile(gains, (0.025, 0.975)))
     )
-    return DataCurve(table, law, gain, _sentence(gain, full), _curve(law, draws, sizes.min(), 2 * full))
+    return DataCurve(
+        table, law, gain, _sentence(gain, full, known["seed"].nunique()), _curve(law, draws, sizes.min(), 2 * full)
+    )
 
 
 def untried(results: SweepResults) -> str:
@@ -183,10 +185,11 @@ def _curve(law: PowerLaw, draws: list[PowerLaw], low: float, high: float) -> pd.
     return pd.DataFrame({"objects": grid, "AP": 1 - law.error(grid), "low": band[0], "high": band[1]})
 
 
-def _sentence(gain: Interval, objects: float) -> str:
+def _sentence(gain: Interval, objects: float, seeds: int) -> str:
     span = f"{gain.low:+.3f} to {gain.high:+.3f}"
     if gain.low <= 0:
-        return f"{UNKNOWN}: anything from {span} AP goes with these trainings (95 % interval)."
+        more = f"; more of them, with other seeds, say more (--seeds {seeds + 2})"
+        return f"{UNKNOWN}: anything from {span} AP goes with these trainings (95 % interval){more}."
     return (
         f"Twice the training data ({2 * objects:,.0f} instead of {objects:,.0f} objects) would buy about "
         f"{gain.value:+.3f} AP (95 % interval {span}), if the curve goes on as it did."

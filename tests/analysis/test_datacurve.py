@@ -82,6 +82,7 @@ def test_a_flat_curve_promises_nothing(tmp_path):
     assert numbers.gain is not None
     assert numbers.gain.low <= 0
     assert numbers.sentence.startswith("What twice the data would buy is not known: anything from -0.")
+    assert numbers.sentence.endswith("; more of them, with other seeds, say more (--seeds 3).")
 
 
 @pytest.mark.parametrize(
