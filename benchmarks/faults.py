@@ -300,6 +300,7 @@ def run_fault(name: str, bench: Bench, whole: dict[int, Any]) -> Row:
     finally:
         bench.clean()
         fault.undo(bench)
+        unmount(bench)
     return row
 
 
@@ -470,8 +471,8 @@ def make_room(bench: Bench) -> None:
     (bench.folder / "runs" / "ballast").unlink(missing_ok=True)
 
 
-def keep_and_unmount(bench: Bench) -> None:
-    """The folder's content out of the mount, which goes."""
+def unmount(bench: Bench) -> None:
+    """The disk that was made for this fault, if there was one."""
     if os.path.ismount(bench.folder / "runs"):
         subprocess.run(["umount", "-l", str(bench.folder / "runs")], check=True)
 

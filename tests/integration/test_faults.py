@@ -59,6 +59,7 @@ def happen(name: str, folder: Path, whole: dict) -> Row:
     if name in NEEDS_ROOT and os.geteuid() != 0:
         pytest.skip("mounting needs root")
     row = run_fault(name, Bench(folder / "bench", FAULTS[name].settings), whole)
+    assert not os.path.ismount(folder / "bench" / "runs")
     assert WORDS.get(name, "") in row.said
     assert row.leaked == 0
     return row
