@@ -38,7 +38,7 @@ class Nodes:
     def lose(self, node: subprocess.Popen[str]) -> None:
         """kill -9 of its raylet, as when the machine is gone: its workers die with it."""
         node.send_signal(signal.SIGSTOP)  # it would say farewell for the raylet
-        for child in _below(node.pid):
+        for child in descendants(node.pid):
             if b"raylet/raylet" in Path(f"/proc/{child}/cmdline").read_bytes():
                 os.kill(child, signal.SIGKILL)
         node.kill()
@@ -85,7 +85,7 @@ def nodes_on_loopback(environment: Mapping[str, str], folder: Path) -> Iterator[
         nodes.end()
 
 
-def _below(pid: int) -> list[int]:
-    """All descendants of a process."""
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have."""
     children = [int(c) for file in Path(f"/proc/{pid}/task").glob("*/children") for c in file.read_text().split()]
-    return [*children, *(process for child in children for process in _below(child))]
+    return [*children, *(process for child in children for process in descendants(child))]

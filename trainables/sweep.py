@@ -208,7 +208,7 @@ def run_on_tune(
     while True:
         orders.again.clear()
         fit(trainable, search, folder, slots, orders=orders, callbacks=callbacks, max_retries=orders.max_retries)
-        if not orders.again or orders.halt or search.hopeless:
+        if not goes_on_with_unbegun(orders, search) or search.hopeless:
             break
     if search.hopeless:
         failures = search.failures()
@@ -220,6 +220,16 @@ def run_on_tune(
     orders.carry_out(sweep.name)
     if search.unfinished() or (search.left and not search.budget_ended(search)):
         raise KeyboardInterrupt
+
+
+def goes_on_with_unbegun(orders: Orders, search: Search) -> bool:
+    """Whether Tune is to be called once more, for trials whose processes died before they began.
+
+    Not where anything else is left: then it was interrupted, which Tune does not tell from an end.
+    """
+    unfinished = len(search.unfinished())
+    to_start = search.left > unfinished and not search.budget_ended(search)
+    return bool(orders.again) and unfinished == len(orders.again) and not to_start and not orders.halt
 
 
 def train_again(sweep: Sweep, search: Search, plan: Plan, folder: Path, trainable: Trainable, slots: Slots) -> None:
@@ -252,8 +262,8 @@ def train_again(sweep: Sweep, search: Search, plan: Plan, folder: Path, trainabl
                 max_retries=orders.max_retries,
             )
             left = retraining.unfinished(folder, plan)
-            if not left or not orders.again or orders.halt:
-                break
+            if not orders.again or len(left) > len(orders.again) or orders.halt:
+                break  # also after Ctrl-C, which Tune takes for an early end
     orders.carry_out(sweep.name)
     if left:
         raise KeyboardInterrupt

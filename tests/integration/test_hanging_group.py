@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from posesweep.benchmarks.nodes import descendants
 from posesweep.files import read_json, read_json_lines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,13 +30,8 @@ failure: {max_retries: 2, stall_minutes: 1}
 
 def workers_below(pid: int) -> list[int]:
     """The DDP workers among the descendants of a process."""
-    children = [
-        int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()
-    ]
-    named = [
-        child for child in children if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"ray::RayTrainWorker")
-    ]
-    return named + [worker for child in children for worker in workers_below(child)]
+    names = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in descendants(pid)}
+    return [child for child, name in names.items() if name.startswith(b"ray::RayTrainWorker")]
 
 
 @pytest.mark.slow

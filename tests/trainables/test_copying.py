@@ -137,9 +137,7 @@ def test_whatever_is_written_meanwhile_one_can_go_on_from_the_copy(at, breaks_of
     assert done >= at
     new = fetched(copy, tmp_path)
     for number in (0, 1, 2):
-        journal, *others = stages(new, number)
-        assert [journal, *others] == sorted([journal, *others])
-        assert journal <= others[0] or number == 2, "a trial that began meanwhile begins again"
+        assert list(stages(new, number)) == sorted(stages(new, number))
     if not breaks_off:
         assert stages(new, 0)[0] >= 2
 

@@ -210,6 +210,23 @@ def test_a_training_whose_process_dies_before_it_begins_is_begun_again(tmp_path,
     assert "before the trial began; begun again after the others (1 of 2)" in capsys.readouterr().out
 
 
+def test_ctrl_c_ends_a_confirmation_although_a_training_is_to_be_begun_again(tmp_path, monkeypatch):
+    sweep, folder = sweep_of(tmp_path), tmp_path / "runs"
+    search, begun = searched(sweep, folder, VALUES), []
+
+    def train(place: Path, job: dict[str, Any]) -> str:
+        begun.append(place.name)
+        return UNBEGUN
+
+    def interrupted(trainable: Any, queue: Any, folder: Path, slots: Slots, **run: Any) -> None:
+        executed(train)(trainable, queue, folder, slots, **{**run, "left": lambda: 1})  # one of six, then Tune returns
+
+    monkeypatch.setattr(sweeping, "execute", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweeping.confirm(sweep, search, folder, lambda job: None, Slots(1, 1, 0.0, 1))
+    assert len(begun) == 1
+
+
 def test_a_killed_confirmation_goes_on_with_what_is_left(tmp_path, monkeypatch, capsys):
     sweep, folder = sweep_of(tmp_path), tmp_path / "runs"
     search = searched(sweep, folder, VALUES)

@@ -2,15 +2,18 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from posesweep.errors import SweepError
-from posesweep.files import read_json, trial_folder, write_json
+from posesweep.files import append_json_line, read_json, trial_folder, write_json
 from posesweep.search_spaces.space import read_sweep
+from posesweep.trainables import sweep as sweeping
 from posesweep.trainables.cluster import Node, Slots, plan_slots
 from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes, thin_checkpoints
+from posesweep.trainables.progress import Board, Progress
 from posesweep.trainables.search import Search
 from posesweep.trainables.sweep import catch_up, extend_by
 from posesweep.trainables.worker import with_whole_paths
@@ -95,6 +98,42 @@ def test_a_folder_hears_of_an_ending_that_only_the_journal_knows(tmp_path):
     catch_up(search, tmp_path / "runs", "val/AP")
     status = read_json(trial_folder(tmp_path / "runs", number) / "status.json")
     assert (status["state"], status["reason"]) == ("failed", "its process died")
+
+
+def test_a_trial_that_ended_unheard_is_finished_without_being_run_again(tmp_path):
+    """Its weights may be gone: it was the copy's status that was newer than its journal."""
+    search = Search.open(sweep_of(tmp_path, "search: {trials: 2}\n"), tmp_path / "runs")
+    number = search.next_trial().number
+    trial = trial_folder(tmp_path / "runs", number)
+    write_json(trial / "status.json", {"state": "finished"})
+    append_json_line(trial / "metrics.jsonl", {"epoch": 1, "val/AP": 0.5})
+    catch_up(search, tmp_path / "runs", "val/AP")
+    assert search.outcome(number)[0] == "finished"
+    assert search.unfinished() == []
+
+
+@pytest.mark.parametrize(("interrupted", "calls"), [(False, 2), (True, 1)])
+def test_tune_is_called_again_for_what_did_not_begin_but_not_after_ctrl_c(interrupted, calls, tmp_path, monkeypatch):
+    sweep = sweep_of(tmp_path, "search: {trials: 2}\n")
+    search, called = Search.open(sweep, tmp_path / "runs"), []
+
+    def fit(*args, orders, **run):
+        """Once, the process of trial 0 dies before it begins; Ctrl-C leaves trial 1 as it is."""
+        called.append(len(search.proposals()))
+        while search.next_trial() is not None:
+            pass
+        if len(called) == 1:
+            orders.unstarted_again(0)
+        for proposal in search.unfinished():
+            if proposal.number not in orders.again and not (interrupted and proposal.number == 1):
+                search.report(proposal.number, 1, 0.5)
+                search.finish(proposal.number)
+
+    monkeypatch.setattr(sweeping, "fit", fit)
+    ends = pytest.raises(KeyboardInterrupt) if interrupted else nullcontext()
+    with Progress(Board("s", 2, 1, search.rule)) as progress, ends:
+        sweeping.run_on_tune(sweep, search, tmp_path / "runs", lambda job: None, Slots(1, 1, 0.0, 1), progress)
+    assert len(called) == calls
 
 
 def test_the_lease_is_given_back_by_the_death_of_its_holder(tmp_path):
