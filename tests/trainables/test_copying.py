@@ -4,6 +4,7 @@ import io
 import shutil
 import tarfile
 import threading
+import time
 from contextlib import nullcontext
 
 import pytest
@@ -329,8 +330,9 @@ def test_a_place_that_fails_for_a_while_costs_a_line_and_the_rest_is_copied_late
 
     monkeypatch.setattr(Copy, "put", put)
     keeper = Keeper(copy, folder, said.append, every_s=0.01)
-    while not said:
-        pass
+    end = time.monotonic() + 60
+    while not said and time.monotonic() < end:
+        time.sleep(0.01)
     failing.clear()
     keeper.close()
     assert said[0].endswith("could not be brought up to date (the network is down); it is tried again")
