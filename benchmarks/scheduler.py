@@ -172,7 +172,6 @@ def through_tune(sizes: list[int]) -> None:
 
 def trials_per_hour(count: int) -> float:
     """With so many nodes, each a raylet of its own on loopback, and a head that trains nothing."""
-    os.environ.setdefault("RAY_AUTH_MODE", "token")  # as the nodes ask, before Ray is imported
     import ray
 
     from posesweep.benchmarks.nodes import nodes_on_loopback
@@ -207,7 +206,7 @@ def nodes() -> None:
 
 
 if __name__ == "__main__":
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}  # before Ray is imported
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rule", default="asha", choices=["asha", "hyperband", "median", "none"])
     parser.add_argument("--tune", nargs="+", type=int, metavar="TRIALS")
