@@ -2,8 +2,8 @@
 
 python -m posesweep.benchmarks.scheduler
     processor time per report and per trial at 100 to 10,000 trials: search, stopping, records, live view; without Ray
-python -m posesweep.benchmarks.scheduler --tune 100 1000
-    the same through Ray Tune with real actors
+python -m posesweep.benchmarks.scheduler --tune 10000
+    a sweep of so many trials through Ray Tune with real actors: processor time of the driver's whole process
 python -m posesweep.benchmarks.scheduler --nodes
     trials per hour on two nodes against one: raylets on loopback, and trials that sleep, so that cores do not count
 """
@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 SIZES = (100, 300, 1_000, 10_000)
-MEASURED = 50  # trials at each size
+MEASURED, TUNE_MEASURED = 50, 100  # trials at each size
 EPOCHS = 9
 SLEEP_S, NODE_TRIALS, NODE_CPUS = 5.0, 32, 2
 
@@ -146,27 +146,48 @@ def without_ray(rule: str) -> None:
     os.fsync = fsync
 
 
-def through_tune(sizes: list[int]) -> None:
-    """Processor time of the driver's whole process, Tune's own included."""
+def through_tune(trials: int, rule: str) -> None:
+    """The processor time of the driver's whole process, Tune's own included, as the sweep grows."""
     import ray
+    from ray import tune
 
     from posesweep.search_spaces.space import read_sweep
     from posesweep.trainables.cluster import Slots, start_ray
     from posesweep.trainables.search import Search
     from posesweep.trainables.sweep import fit
 
-    print("| trials | reports | driver CPU ms per trial | per report | wall s |\n|---|---|---|---|---|")
+    class Meter(tune.Callback):
+        """Tells what the trials cost that follow on each size."""
+
+        begun = reports = 0
+        since: tuple[int, int, float, float] = (0, 0, 0.0, 0.0)
+
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            now = (self.begun, self.reports, time.process_time(), time.perf_counter())
+            begun, reports, cpu, wall = (new - old for new, old in zip(now, self.since, strict=True))
+            if self.begun in SIZES:
+                self.since = now
+            elif begun == TUNE_MEASURED and self.since[0] in SIZES:
+                per_trial, per_report = 1e3 * cpu / begun, 1e3 * cpu / reports
+                print(
+                    f"| {self.since[0]:,} | {per_trial:.1f} | {reports / begun:.1f} | {per_report:.2f} "
+                    f"| {1e3 * wall / begun:.0f} |",
+                    flush=True,
+                )
+            self.begun += 1
+
+        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+            self.reports += 1
+
+    print("| trials before | driver CPU ms per trial | reports of a trial | CPU ms per report | wall ms per trial |")
+    print("|---|---|---|---|---|")
     start_ray(2, 0, dashboard=False)
-    for size in sizes:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            (folder / "table.yaml").write_text(SWEEP.format(method="tpe", trials=size, epochs=EPOCHS, rule="asha"))
-            search = Search.open(read_sweep(folder / "table.yaml"), folder / "table")
-            cpu, wall = time.process_time(), time.perf_counter()
-            fit(tabulated, search, folder / "table", Slots(1, 1, 0, 2))
-            cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-            reports = sum(len(rows) for rows in search.history().values())
-            print(f"| {size:,} | {reports:,} | {1e3 * cpu / size:.1f} | {1e3 * cpu / reports:.2f} | {wall:.0f} |")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        text = SWEEP.format(method="tpe", trials=trials + TUNE_MEASURED + 1, epochs=EPOCHS, rule=rule)
+        (folder / "table.yaml").write_text(text)
+        search = Search.open(read_sweep(folder / "table.yaml"), folder / "table")
+        fit(tabulated, search, folder / "table", Slots(1, 1, 0, 2), callbacks=[Meter()])
     ray.shutdown()
 
 
@@ -209,7 +230,7 @@ if __name__ == "__main__":
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}  # before Ray is imported
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rule", default="asha", choices=["asha", "hyperband", "median", "none"])
-    parser.add_argument("--tune", nargs="+", type=int, metavar="TRIALS")
+    parser.add_argument("--tune", type=int, metavar="TRIALS")
     parser.add_argument("--nodes", action="store_true")
     asked = parser.parse_args()
-    nodes() if asked.nodes else through_tune(asked.tune) if asked.tune else without_ray(asked.rule)
+    nodes() if asked.nodes else through_tune(asked.tune, asked.rule) if asked.tune else without_ray(asked.rule)

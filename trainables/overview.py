@@ -4,7 +4,6 @@ Neither torch nor Ray is imported, and nothing is written.
 """
 
 import time
-from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,7 +49,6 @@ def overview(folder: Path) -> Overview:
     board = Board(sweep.name, wanted, said.get("concurrent", 1), rule_of(sweep))
     silent_s: dict[int, float] = {}
     for number, status in statuses.items():
-        board.trials[number] = TrialView(status["params"], status["state"], reason=status.get("reason"))
         _take_in(board, number, status, folder / "trials" / f"{number:04d}" / "metrics.jsonl", silent_s)
     return Overview(
         folder=folder,
@@ -104,14 +102,16 @@ def _said(folder: Path) -> dict[str, Any]:
 
 def _take_in(board: Board, number: int, status: dict[str, Any], metrics: Path, silent_s: dict[int, float]) -> None:
     """An ended trial by its status, a running one by its epochs."""
-    trial = board.trials[number]
+    trial = TrialView(status["params"], status["state"], reason=status.get("reason"))
     if trial.state == "running":
+        board.add(number, trial)
         for row in read_json_lines(metrics):
             board.epoch(number, row)
         if metrics.is_file():
             silent_s[number] = max(0.0, time.time() - metrics.stat().st_mtime)
         return
     trial.epoch, trial.best = int(status.get("epochs") or 0), status.get("best")
+    board.add(number, trial)
     board.epochs_timed += trial.epoch
     board.seconds_timed += sum((status.get("cost") or {}).get(name, 0.0) for name in ("train_s", "val_s"))
 
@@ -123,19 +123,19 @@ def overview_text(seen: Overview) -> str:
 
 
 def _unfinished(board: Board) -> list[int]:
-    return [number for number, trial in board.trials.items() if trial.state == "running"]
+    return sorted(board.running)
 
 
 def _counts(seen: Overview) -> str:
     """'mice: 12 of 60 done (7 finished, 5 pruned), 3 running, best val/AP 0.612 (trial 7), trained 2 h 5 min, ETA'."""
     board = seen.board
-    states = Counter(trial.state for trial in board.trials.values())
-    ended = ", ".join(f"{states[state]} {state}" for state in sorted(states) if state != "running")
-    done = sum(states.values()) - states["running"]
+    states = board.states
+    ended = ", ".join(f"{states[state]} {state}" for state in sorted(states) if states[state] and state != "running")
+    done = len(board.trials) - states["running"]
     parts = [f"{done} of {board.trials_wanted} done{f' ({ended})' if ended else ''}"]
     if states["running"]:
         parts.append(f"{states['running']} {'running' if seen.driver else 'interrupted'}")
-    best = board.best()
+    best = board.best
     if best is not None:
         parts.append(f"best {board.rule.metric} {best[1]:.3f} (trial {best[0]}: {_params(board, best[0])})")
     parts.append(f"trained {duration(seen.trained_s)}")

@@ -44,7 +44,8 @@ class TrialView:
 @dataclass
 class Board:
     """All that the view shows. `trials_wanted` are all trials of the sweep, `concurrent` how many run at a time;
-    `names` is what trials are called where their number does not say it."""
+    `names` is what trials are called where their number does not say it. What is said of all trials together is counted
+    as it is told, so that it takes no longer the more there are."""
 
     name: str
     trials_wanted: int
@@ -54,6 +55,10 @@ class Board:
     epochs_timed: int = 0
     seconds_timed: float = 0.0
     names: Mapping[int, str] = field(default_factory=dict)
+    states: Counter[str] = field(default_factory=Counter)
+    running: set[int] = field(default_factory=set)
+    epochs_ended: int = 0  # trained by trials that do not run any more
+    best: tuple[int, float] | None = None  # (number, value) of the best trial so far, the earlier of equals
 
     def called(self, number: int) -> str:
         """What a line calls a trial."""
@@ -63,31 +68,27 @@ class Board:
         """Whether `a` is better than `b`."""
         return a > b if self.rule.goal == "maximize" else a < b
 
-    def best(self) -> tuple[int, float] | None:
-        """(number, value) of the best trial so far, the earlier of equals."""
-        best = None
-        for number, trial in self.trials.items():
-            if trial.best is None:
-                continue
-            is_better = best is None or self.better(trial.best, best[1])
-            if is_better or (best is not None and trial.best == best[1] and number < best[0]):
-                best = (number, trial.best)
-        return best
+    def add(self, number: int, trial: TrialView) -> None:
+        """A trial as far as it is known."""
+        self.trials[number] = trial
+        self._count(number)
+        self._compare(number)
 
     def started(self, number: int, params: Mapping[str, Any]) -> None:
         """A trial begins, or goes on after an interruption."""
-        known = self.trials.get(number)
-        if known is None:
-            self.trials[number] = TrialView(params)
+        if number in self.trials:
+            self.ended(number, "running")
         else:
-            known.state, known.reason = "running", None
+            self.add(number, TrialView(params))
 
     def epoch(self, number: int, row: Row) -> None:
         """A trial finished an epoch; `row` may lack the metric and the times."""
         trial = self.trials[number]
         if int(row["epoch"]) <= trial.epoch:
             return  # told again by a trial that was resumed
+        self._count(number, -1)
         trial.epoch = int(row["epoch"])
+        self._count(number)
         if "train_s" in row:
             self.epochs_timed += 1
             self.seconds_timed += sum(row.get(part, 0.0) for part in ("train_s", "val_s", "save_s"))
@@ -98,19 +99,41 @@ class Board:
         trial.recent.append(trial.value)
         if trial.best is None or self.better(trial.value, trial.best):
             trial.best = trial.value
+            self._compare(number)
 
     def ended(self, number: int, state: str, reason: str | None = None) -> None:
         """A trial finished, was pruned, diverged or failed."""
+        self._count(number, -1)
         self.trials[number].state, self.trials[number].reason = state, reason
+        self._count(number)
+
+    def _count(self, number: int, times: int = 1) -> None:
+        """Count a trial as it is, or with -1 no longer."""
+        trial = self.trials[number]
+        self.states[trial.state] += times
+        if trial.state != "running":
+            self.epochs_ended += times * trial.epoch
+        elif times > 0:
+            self.running.add(number)
+        else:
+            self.running.remove(number)
+
+    def _compare(self, number: int) -> None:
+        """Is it the best trial now?"""
+        value = self.trials[number].best
+        if value is None:
+            return
+        if self.best is None or self.better(value, self.best[1]) or (value == self.best[1] and number < self.best[0]):
+            self.best = (number, value)
 
 
 def status_line(board: Board) -> str:
     """'horse26: 12 done, 3 running, best 0.612 (trial 7), ETA 12 min'."""
-    states = Counter(trial.state for trial in board.trials.values())
-    done = sum(states.values()) - states["running"]
+    states = board.states
+    done = len(board.trials) - states["running"]
     parts = [f"{done} of {board.trials_wanted} done", f"{states['running']} running"]
     parts += [f"{states[state]} {state}" for state in ("diverged", "failed") if states[state]]
-    best = board.best()
+    best = board.best
     if best is not None:
         parts.append(f"best {best[1]:.3f} ({board.called(best[0])})")
     left_s = eta(board)
@@ -127,8 +150,7 @@ def eta(board: Board) -> float | None:
     """
     if not board.epochs_timed:
         return None
-    running = {number: trial for number, trial in board.trials.items() if trial.state == "running"}
-    left = [epochs_left(board.rule, trial.epoch, number) for number, trial in running.items()]
+    left = [epochs_left(board.rule, board.trials[number].epoch, number) for number in sorted(board.running)]
     to_come = max(board.trials_wanted - len(board.trials), 0)
     each = _epochs_of_a_trial(board) if to_come else 0.0
     pace_s = board.seconds_timed / board.epochs_timed
@@ -147,8 +169,8 @@ def epochs_left(rule: Early, epoch: int, number: int | None = None) -> float:
 
 def _epochs_of_a_trial(board: Board) -> float:
     """What a new trial costs, in epochs: the rule's expectation, and more and more what ended trials really took."""
-    took = [trial.epoch for trial in board.trials.values() if trial.state != "running"]
-    return (epochs_left(board.rule, 0) * EXPECTATION_TRIALS + sum(took)) / (EXPECTATION_TRIALS + len(took))
+    ended = len(board.trials) - len(board.running)
+    return (epochs_left(board.rule, 0) * EXPECTATION_TRIALS + board.epochs_ended) / (EXPECTATION_TRIALS + ended)
 
 
 def duration(seconds: float) -> str:
@@ -198,10 +220,9 @@ def end_line(board: Board, number: int) -> str:
 def shown(board: Board, rows: int) -> list[int]:
     """The trials for a table of `rows` lines: the running ones, the best, then the latest; in order of number."""
     trials = board.trials
-    running = [number for number in trials if trials[number].state == "running"]
-    best = board.best()
+    best = board.best
     latest = sorted(trials, reverse=True)
-    wanted = dict.fromkeys([*running, *([best[0]] if best else []), *latest])
+    wanted = dict.fromkeys([*sorted(board.running), *([best[0]] if best else []), *latest])
     return sorted(list(wanted)[:rows])
 
 
@@ -212,7 +233,7 @@ def table(board: Board, rows: int) -> Table:
         view.add_column(title, no_wrap=True, justify="left" if title == "state" else "right")
     view.add_column("recent", no_wrap=True, width=RECENT_EPOCHS)
     view.add_column("why it ended, or what it tries", no_wrap=True, overflow="ellipsis", ratio=1)
-    best = board.best()
+    best = board.best
     for number in shown(board, rows):
         trial = board.trials[number]
         view.add_row(

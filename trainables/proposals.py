@@ -8,19 +8,21 @@ search goes on as if it had not been interrupted.
 import heapq
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from posesweep.search_spaces.space import Parameter, Sweep, grid, is_active
 from posesweep.trainables.stopping import BASELINE, Early, History, would_stop
 
 Values = dict[str, Any]
+Point = frozenset[tuple[str, Any]]  # a trial's values as the journal holds them, to be looked up
 # A small space of choices soon proposes what was tried already, and the same config again would teach nothing: the
 # sampler is asked a few times more, then chance.
 DRAWS, CHANCE_DRAWS = 8, 24
@@ -57,10 +59,12 @@ def propose(
     history: History,
     earlier: Sequence[FrozenTrial] = (),
     best: Sequence[int] | None = None,
+    tried: AbstractSet[Point] | None = None,
 ) -> tuple[str, Values] | None:
     """The (role, values of the active parameters) of the trial after `trials`; None when a grid has no more points.
 
-    `earlier` are trials of other sweeps, as the sampler is to take them; `best` is as for `in_sight`.
+    `earlier` are trials of other sweeps, as the sampler is to take them; `best` is as for `in_sight`; `tried` are the
+    points of `trials`, from who has them at hand.
     """
     number, first = len(trials), planned(sweep)
     if number < len(first):
@@ -70,7 +74,13 @@ def propose(
         at = number - len(first)
         return ("search", points[at]) if at < len(points) else None
     seen = as_sampled(sweep, rule, in_sight(sweep, trials, best), history)
-    return "search", _sampled(sweep, number, [*earlier, *seen], [*earlier, *trials])
+    tried = tried if tried is not None else {point(trial.params) for trial in trials}
+    return "search", _sampled(sweep, number, [*earlier, *seen], tried | {point(trial.params) for trial in earlier})
+
+
+def point(stored: Mapping[str, Any]) -> Point:
+    """The values of a trial of the journal; equal points are the same config."""
+    return frozenset(stored.items())
 
 
 def in_sight(sweep: Sweep, trials: Sequence[FrozenTrial], best: Sequence[int] | None = None) -> Sequence[FrozenTrial]:
@@ -101,19 +111,36 @@ def tpe_rank(sweep: Sweep, trial: FrozenTrial) -> tuple[float, ...]:
     return UNRANKED
 
 
-def _sampled(sweep: Sweep, number: int, seen: Sequence[FrozenTrial], trials: Sequence[FrozenTrial]) -> Values:
-    """Values that were not tried yet in any of the `trials`, as far as a few draws find any."""
-    study = optuna.create_study(direction=sweep.metric.goal)
-    study.add_trials(seen)
+def _sampled(sweep: Sweep, number: int, seen: Sequence[FrozenTrial], tried: AbstractSet[Point]) -> Values:
+    """Values that are not among the `tried`, as far as a few draws find any."""
+    study = optuna.create_study(direction=sweep.metric.goal, storage=Remembered(seen))
     for draw in range(DRAWS + CHANCE_DRAWS):
         study.sampler = _sampler(sweep, number, draw)
         trial = study.ask()
         values = _suggested(sweep, trial)
         stored, _ = encoded(sweep, values)
-        if all(before.params != stored for before in trials):
+        if point(stored) not in tried:
             break
         study.tell(trial, state=TrialState.FAIL)  # out of the sampler's sight
     return values
+
+
+class Remembered(optuna.storages.InMemoryStorage):
+    """A study in memory with a past. `Study.add_trials` copies and checks each trial, which took three times as long as
+    TPE itself; here they are shown as they are, numbered up to -1 in their order: the study's own begin with 0."""
+
+    def __init__(self, past: Sequence[FrozenTrial]) -> None:
+        super().__init__()
+        self._past = past
+        for number, trial in enumerate(past, start=-len(past)):
+            trial.number = number
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """The past ones, then the study's own."""
+        own = super().get_all_trials(study_id, deepcopy, states)
+        return [*(trial for trial in self._past if states is None or trial.state in states), *own]
 
 
 def as_sampled(sweep: Sweep, rule: Early, trials: Sequence[FrozenTrial], history: History) -> list[FrozenTrial]:
@@ -125,12 +152,15 @@ def as_sampled(sweep: Sweep, rule: Early, trials: Sequence[FrozenTrial], history
     - the baseline, which is never stopped, is shown pruned where any other trial would have been stopped;
     - a trial whose values the space no longer holds (the sweep file was edited) is shown failed.
     """
-    return [_as_sampled(sweep, rule, trial, history) for trial in trials]
+    ranges = {name: distribution(parameter) for name, parameter in sweep.parameters.items()}
+    return [_as_sampled(ranges, rule, trial, history) for trial in trials]
 
 
-def _as_sampled(sweep: Sweep, rule: Early, trial: FrozenTrial, history: History) -> FrozenTrial:
+def _as_sampled(
+    ranges: Mapping[str, BaseDistribution], rule: Early, trial: FrozenTrial, history: History
+) -> FrozenTrial:
     state, reports, value = trial.state, trial.intermediate_values, trial.value
-    distributions = {name: distribution(sweep.parameters[name]) for name in trial.params if name in sweep.parameters}
+    distributions = {name: ranges[name] for name in trial.params if name in ranges}
     params = {name: trial.params[name] for name in distributions}
     if not all(_holds(distributions[name], params[name]) for name in params):
         state, params, distributions = TrialState.FAIL, {}, {}
@@ -141,11 +171,17 @@ def _as_sampled(sweep: Sweep, rule: Early, trial: FrozenTrial, history: History)
         if end is not None:
             state = TrialState.PRUNED
             reports = {epoch: report for epoch, report in reports.items() if epoch <= end}
-    return create_trial(
+    return FrozenTrial(
+        number=trial.number,
+        trial_id=trial.number,
         state=state,
         value=value if state == TrialState.COMPLETE else None,
+        datetime_start=trial.datetime_start,
+        datetime_complete=trial.datetime_complete,
         params=params,
         distributions=distributions,
+        user_attrs={},
+        system_attrs={},
         intermediate_values=reports,
     )
 

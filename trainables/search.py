@@ -34,8 +34,10 @@ from posesweep.trainables.config import TrialConfig
 from posesweep.trainables.proposals import (
     BEST_IN_SIGHT,
     UNRANKED,
+    Point,
     decoded,
     encoded,
+    point,
     propose,
     sampler_arguments,
     tpe_rank,
@@ -76,6 +78,7 @@ class Search:
         self._counts: Counter[State] = Counter()
         self._ended: list[int] = []
         self._ranked: list[tuple[bool, float, int]] = []
+        self._tried: set[Point] = set()
         self._by_tpe: list[tuple[tuple[float, ...], int]] = []  # the ended ones as TPE ranks them
         for trial in storage.get_all_trials(study._study_id, deepcopy=False):
             self._take(trial)
@@ -132,7 +135,7 @@ class Search:
             return None
         best = [number for _, number in self._by_tpe[:BEST_IN_SIGHT]]
         at_hand = best if len(best) == BEST_IN_SIGHT else None
-        proposed = propose(self.sweep, self.rule, trials, self.history(), self.earlier, at_hand)
+        proposed = propose(self.sweep, self.rule, trials, self.history(), self.earlier, at_hand, self._tried)
         if proposed is None:
             return None
         role, values = proposed
@@ -291,6 +294,7 @@ class Search:
         """Bring what is at hand up to date with one trial of the journal."""
         if trial.number == len(self._cached):
             self._cached.append(trial)
+            self._tried.add(point(trial.params))
         else:
             self._counts[state_of(self._cached[trial.number])] -= 1
             self._cached[trial.number] = trial

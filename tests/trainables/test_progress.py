@@ -1,8 +1,11 @@
 """What a user reads while a sweep runs."""
 
 import io
+from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from posesweep.trainables.progress import (
@@ -53,7 +56,26 @@ def test_the_best_of_a_metric_to_be_minimised() -> None:
         board.started(number, {})
         board.epoch(number, {"epoch": 1, "val/NME": value})
         board.epoch(number, {"epoch": 2, "val/NME": value + 1})
-    assert board.best() == (1, 0.1), "the earlier of equals, and its best epoch"
+    assert board.best == (1, 0.1), "the earlier of equals, and its best epoch"
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["starts", "epoch", "finished", "pruned"])), max_size=40))
+def test_what_is_counted_as_it_is_told_is_what_the_trials_say(events: list[tuple[int, str]]) -> None:
+    """In any order: trials that go on after they ended, epochs told of a trial that has."""
+    board = board_of()
+    for i, (number, event) in enumerate(events):
+        if event == "starts" or number not in board.trials:
+            board.started(number, {})
+        elif event == "epoch":
+            board.epoch(number, {"epoch": board.trials[number].epoch + 1, "val/AP": (7 * i % 5) / 10})
+        else:
+            board.ended(number, event)
+    trials = board.trials
+    assert +board.states == Counter(trial.state for trial in trials.values())
+    assert board.running == {number for number, trial in trials.items() if trial.state == "running"}
+    assert board.epochs_ended == sum(trial.epoch for trial in trials.values() if trial.state != "running")
+    scored = [(-trial.best, number) for number, trial in trials.items() if trial.best is not None]
+    assert board.best == ((min(scored)[1], -min(scored)[0]) if scored else None)
 
 
 def test_epochs_left_when_one_in_three_survives_each_rung() -> None:
@@ -171,7 +193,7 @@ def test_on_a_terminal_it_is_a_table() -> None:
 def test_a_low_terminal_shows_what_runs_and_the_best() -> None:
     board = board_of(wanted=50)
     for number in range(40):
-        board.trials[number] = TrialView({}, state="running" if number in (3, 30) else "pruned", best=number % 7)
+        board.add(number, TrialView({}, state="running" if number in (3, 30) else "pruned", best=number % 7))
     assert shown(board, 5) == [3, 6, 30, 38, 39]
     assert table(board, 5).row_count == 5
     assert table(board, 100).row_count == 40

@@ -563,6 +563,29 @@ def test_beyond_300_trials_the_sampler_sees_the_best_and_the_latest() -> None:
     assert set(seen) - best == set([n for n in range(1000) if n not in best][-200:])
 
 
+def test_the_sampler_proposes_from_remembered_trials_as_from_a_study_that_optuna_filled(tmp_path: Path) -> None:
+    """Running and pruned ones, two groups of parameters, with the constant liar."""
+    search = Search.open(sweep_of(search=SearchBlock(trials=60, startup_trials=5, seed=3)), tmp_path)
+    for number in range(40):
+        proposal = search.next_trial()
+        assert proposal is not None
+        for epoch in range(1, 1 + (number * 7) % 9):
+            search.report(number, epoch, score(proposal.params, epoch))
+        if number % 3:
+            search.finish(number)
+    seen = as_sampled(search.sweep, search.rule, search._trials(), search.history())
+    assert {TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING} <= {trial.state for trial in seen}
+
+    reference = optuna.create_study(direction="maximize", sampler=proposals._sampler(search.sweep, 40, 0))
+    reference.add_trials(seen)
+    ours = optuna.create_study(
+        direction="maximize", sampler=proposals._sampler(search.sweep, 40, 0), storage=proposals.Remembered(seen)
+    )
+    assert proposals._suggested(search.sweep, ours.ask()) == proposals._suggested(search.sweep, reference.ask())
+    assert len(ours.trials) == 41
+    assert [trial.number for trial in ours.trials] == list(range(-40, 1))
+
+
 def test_the_best_are_kept_at_hand_as_they_would_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever ends in whatever way, and after it was opened again; the proposals do not depend on it."""
     monkeypatch.setattr(proposals, "IN_SIGHT", 30)
