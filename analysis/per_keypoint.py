@@ -14,6 +14,9 @@ from posesweep.datasets.skeleton import Skeleton
 
 PCK_SHARE = PCK_FRACTIONS[0]  # of the longer side of the object's box
 
+WELL_LEARNED = 0.5  # PCK from which a keypoint can be learned
+HARDLY = 1 / 3  # of that: below, it was not
+
 
 @dataclass(frozen=True)
 class PerKeypoint:
@@ -54,6 +57,30 @@ def comparison(winner: PerKeypoint, baseline: PerKeypoint | None) -> pd.DataFram
         table[name] = getattr(winner, name)
         table[f"{name}_gain"] = table[name] - getattr(baseline, name) if baseline is not None else np.nan
     return table.sort_values("oks", kind="stable", na_position="last").reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """A keypoint that one trial hardly finds and another finds well; both as shares of the labelled ones (PCK)."""
+
+    keypoint: str
+    pck: float
+    trial: int  # the one that finds it best
+    pck_there: float
+
+
+def unlearned(by_trial: dict[int, PerKeypoint], trial: int) -> tuple[Unlearned, ...]:
+    """The keypoints that `trial` did not learn though they can be: another trial finds them in most objects, and this
+    one in less than a third as many. Such a network's AP looks like that of one that is a little worse everywhere."""
+    pck = np.column_stack([numbers.pck for numbers in by_trial.values()])
+    trials, mine = list(by_trial), by_trial[trial].pck
+    best = np.nan_to_num(pck, nan=-1.0).argmax(axis=1)
+    found = [(k, trials[best[k]], float(pck[k, best[k]])) for k in range(len(mine))]
+    return tuple(
+        Unlearned(by_trial[trial].names[k], float(mine[k]), other, there)
+        for k, other, there in found
+        if there >= WELL_LEARNED and mine[k] < HARDLY * there
+    )
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from posesweep.analysis.per_keypoint import (
     draw_keypoint_map,
     keypoint_map,
     per_keypoint,
+    unlearned,
 )
 from posesweep.analysis.pictures import Picture, best_and_worst, draw_pictures
 from posesweep.analysis.results import Evidence, SweepResults
@@ -67,12 +68,28 @@ def keypoints_section(story: Story) -> Section | None:
     by_trial = _by_trial(story)
     other = by_trial.get(base) if base is not None and base != winner else None
     parts = _keypoint_table(by_trial[winner], other), _map(by_trial, winner, base)
-    blocks: tuple[Block, ...] = parts if len(by_trial[winner].names) > LONG_MAP else (Beside(*parts),)
+    shown: tuple[Block, ...] = parts if len(by_trial[winner].names) > LONG_MAP else (Beside(*parts),)
+    said = _not_learned(by_trial, winner)
     lead = "Means over the validation objects in which the keypoint is labelled, the winner's weakest first."
     lead += f" PCK: share found within {100 * PCK_SHARE:.0f} % of the longer side of the object's box."
     if other is not None:
         lead += " In colour: difference to the baseline."
-    return Section("keypoints", "Keypoints", blocks, lead)
+    return Section("keypoints", "Keypoints", (*((Words((said,)),) if said else ()), *shown), lead)
+
+
+def _not_learned(by_trial: dict[int, PerKeypoint], winner: int) -> str:
+    """A sentence on the keypoints that the winner lacks and other trials have; "" where there are none."""
+    lacking = unlearned(by_trial, winner)
+    if not lacking:
+        return ""
+    each = [
+        f"{one.keypoint} (PCK {number(one.pck, 2)}; trial {one.trial} has {number(one.pck_there, 2)})"
+        for one in lacking
+    ]
+    return (
+        f"The winner did not learn {listed(each, most=4)}, most likely by the luck of its training: train it with "
+        "other seeds (`confirm`), or let the sweep try a wider network."
+    )
 
 
 def _by_trial(story: Story) -> dict[int, PerKeypoint]:

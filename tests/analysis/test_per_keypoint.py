@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from posesweep.analysis.per_keypoint import comparison, draw_keypoint_map, keypoint_map, per_keypoint
+from posesweep.analysis.per_keypoint import (
+    PerKeypoint,
+    Unlearned,
+    comparison,
+    draw_keypoint_map,
+    keypoint_map,
+    per_keypoint,
+    unlearned,
+)
 from posesweep.analysis.results import Evidence
 from posesweep.datasets.skeleton import Skeleton
 
@@ -68,3 +76,14 @@ def test_map_has_a_column_per_trial_in_order() -> None:
     draw_keypoint_map(numbers, ax, {0: "0 baseline"})
     assert [text.get_text() for text in ax.texts] == ["100", "14", "100", "14", "61", "14"]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["7", "0 baseline"]
+
+
+def test_a_keypoint_that_only_the_winner_lacks_was_not_learned() -> None:
+    """PCK at 0.05 of the box: a keypoint that nobody finds is a hard one, and one found half as often is only worse."""
+    numbers = {
+        trial: PerKeypoint(("nose", "hip", "tail"), np.full(3, 10), np.ones(3), np.zeros(3), np.array(pck))
+        for trial, pck in {7: [0.2, 0.3, 0.1], 0: [0.9, 0.7, 0.2], 3: [0.8, np.nan, 0.3]}.items()
+    }
+    assert unlearned(numbers, 7) == (Unlearned("nose", 0.2, 0, 0.9),)
+    assert unlearned(numbers, 0) == ()
+    assert unlearned(numbers, 3) == (), "never labelled is not unlearned"

@@ -112,6 +112,16 @@ def test_it_opens_with_the_decision_and_has_every_section(whole: Path) -> None:
     assert places == sorted(places)
 
 
+def test_a_keypoint_that_only_the_winner_lacks_is_named(sweep: Path) -> None:
+    file = sweep / "trials" / "0007" / "evidence.npz"
+    evidence = dict(np.load(file))
+    evidence["error_px"][:, 0] = 500.0
+    np.savez(file, **evidence)
+    words = _page(sweep).words
+    name = json.loads((sweep / "split.json").read_text())["skeleton"]["keypoints"][0]
+    assert f"The winner did not learn {name} (PCK 0.00; trial " in words
+
+
 def test_every_figure_has_its_numbers_on_the_page_and_beside_it(whole: Path) -> None:
     links = Page((whole / "report.html").read_text()).links
     stored = {file.name: file.read_bytes() for file in (whole / "csv").iterdir()}

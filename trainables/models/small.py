@@ -1,6 +1,9 @@
 """A small residual network for CPUs: dense 3x3 convolutions, which beat depthwise ones there, and a stride-4 output.
 
-Stages at strides 4, 8 and 16 see ever more of the image; what they found is added back at stride 4.
+Stages at strides 4, 8 and 16 see ever more of the image; what they found is added back at stride 4, where the last
+convolution widens it: a head of 1x1 convolutions makes every heatmap a sum of these channels, and with fewer of them
+than keypoints it is chance which keypoints are learned at all (26 from 16 channels: AP of the demo 0.38 to 0.51 over
+seeds and settings that give 0.46 to 0.54 with 64).
 """
 
 from jaxtyping import Float
@@ -35,7 +38,7 @@ class SmallNet(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.channels = width
+        self.channels = 4 * width
         self.stem = _conv(3, width, stride=2)
         self.stage1 = nn.Sequential(_conv(width, width, stride=2), Block(width))
         self.stage2 = nn.Sequential(_conv(width, 2 * width, stride=2), Block(2 * width))
@@ -44,7 +47,7 @@ class SmallNet(nn.Module):
             {
                 "from3": nn.Conv2d(4 * width, 2 * width, 1),
                 "from2": nn.Conv2d(2 * width, width, 1),
-                "out": _conv(width, width),
+                "out": _conv(width, 4 * width),
             }
         )
 
