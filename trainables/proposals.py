@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Container, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from posesweep.search_spaces.space import Parameter, Sweep, grid, is_active
-from posesweep.trainables.stopping import BASELINE, Early, History, would_stop
 
 Values = dict[str, Any]
 Point = frozenset[tuple[str, Any]]  # a trial's values as the journal holds them, to be looked up
@@ -54,9 +54,7 @@ def planned(sweep: Sweep) -> list[tuple[str, Values]]:
 
 def propose(
     sweep: Sweep,
-    rule: Early,
     trials: Sequence[FrozenTrial],
-    history: History,
     earlier: Sequence[FrozenTrial] = (),
     best: Sequence[int] | None = None,
     tried: AbstractSet[Point] | None = None,
@@ -73,7 +71,7 @@ def propose(
         points = grid(sweep)
         at = number - len(first)
         return ("search", points[at]) if at < len(points) else None
-    seen = as_sampled(sweep, rule, in_sight(sweep, trials, best), history)
+    seen = as_sampled(sweep, in_sight(sweep, trials, best))
     tried = tried if tried is not None else {point(trial.params) for trial in trials}
     return "search", _sampled(sweep, number, [*earlier, *seen], tried | {point(trial.params) for trial in earlier})
 
@@ -143,53 +141,69 @@ class Remembered(optuna.storages.InMemoryStorage):
         return [*(trial for trial in self._past if states is None or trial.state in states), *own]
 
 
-def as_sampled(sweep: Sweep, rule: Early, trials: Sequence[FrozenTrial], history: History) -> list[FrozenTrial]:
-    """The trials as the sampler is to take them. TPE ranks finished trials by value, after them the pruned ones by how
-    far they came and then by value there, and ignores failed ones. So that this ranking is fair:
+def as_sampled(sweep: Sweep, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials as the sampler is to take them: finished, each with its value `at_their_end`. TPE by itself ranks the
+    pruned ones behind all that finished, however bad, and among them those that came further before the others.
 
     - a diverged trial is shown pruned without any report, which ranks behind everything: TPE learns to keep away from
       it, however far it came before it diverged;
-    - the baseline, which is never stopped, is shown pruned where any other trial would have been stopped;
-    - a trial whose values the space no longer holds (the sweep file was edited) is shown failed.
+    - a trial that has not reported yet is shown running;
+    - a failed trial, or one whose values the space no longer holds (the sweep file was edited), is shown failed.
     """
     ranges = {name: distribution(parameter) for name, parameter in sweep.parameters.items()}
-    return [_as_sampled(ranges, rule, trial, history) for trial in trials]
+    values = at_their_end(trials)
+    return [_as_sampled(ranges, trial, values.get(trial.number)) for trial in trials]
 
 
-def _as_sampled(
-    ranges: Mapping[str, BaseDistribution], rule: Early, trial: FrozenTrial, history: History
-) -> FrozenTrial:
-    state, reports, value = trial.state, trial.intermediate_values, trial.value
+def at_their_end(trials: Sequence[FrozenTrial]) -> dict[int, float]:
+    """What each trial reached; one that was stopped or still runs, what it would reach if it gained from here on what
+    others gained: the median of those that were there too, from one epoch at which any trial ended to the next.
+
+    Without those that diverged, failed or have not reported.
+    """
+    told = [trial for trial in trials if trial.intermediate_values and counts(trial)]
+    marks = sorted({max(trial.intermediate_values) for trial in told})
+    to_come = 0.0  # from a mark to the last one
+    gains = {marks[-1]: 0.0} if marks else {}
+    for here, then in reversed(list(pairwise(marks))):
+        rows = [trial.intermediate_values for trial in told]
+        seen = [row[then] - row[here] for row in rows if here in row and then in row]
+        to_come += float(np.median(seen)) if seen else 0.0
+        gains[here] = to_come
+    return {trial.number: _at_its_end(trial, gains) for trial in told}
+
+
+def _at_its_end(trial: FrozenTrial, gains: Mapping[int, float]) -> float:
+    if trial.state == TrialState.COMPLETE and trial.value is not None:
+        return trial.value
+    last, end = max(trial.intermediate_values), int(trial.params.get("epochs", max(gains)))
+    return trial.intermediate_values[last] + gains[last] - gains[max(mark for mark in gains if mark <= max(last, end))]
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether its reports say how good its values are."""
+    return trial.state != TrialState.FAIL and not trial.user_attrs.get("diverged")
+
+
+def _as_sampled(ranges: Mapping[str, BaseDistribution], trial: FrozenTrial, value: float | None) -> FrozenTrial:
+    state = trial.state if value is None else TrialState.COMPLETE
     distributions = {name: ranges[name] for name in trial.params if name in ranges}
     params = {name: trial.params[name] for name in distributions}
     if not all(_holds(distributions[name], params[name]) for name in params):
-        state, params, distributions = TrialState.FAIL, {}, {}
-    elif trial.user_attrs.get("diverged"):
-        reports = {}
-    elif trial.number == BASELINE and state == TrialState.COMPLETE:
-        end = _would_end(rule, history)
-        if end is not None:
-            state = TrialState.PRUNED
-            reports = {epoch: report for epoch, report in reports.items() if epoch <= end}
+        state, value, params, distributions = TrialState.FAIL, None, {}, {}
     return FrozenTrial(
         number=trial.number,
         trial_id=trial.number,
         state=state,
-        value=value if state == TrialState.COMPLETE else None,
+        value=value,
         datetime_start=trial.datetime_start,
         datetime_complete=trial.datetime_complete,
         params=params,
         distributions=distributions,
         user_attrs={},
         system_attrs={},
-        intermediate_values=reports,
+        intermediate_values={},
     )
-
-
-def _would_end(rule: Early, history: History) -> int | None:
-    """The epoch at which the baseline would have been stopped, judged by all that is known now."""
-    rows = sorted(history.get(BASELINE, {}).items())
-    return next((epoch for epoch, value in rows if would_stop(rule, history, BASELINE, epoch, value)), None)
 
 
 def _sampler(sweep: Sweep, number: int, draw: int) -> optuna.samplers.BaseSampler:

@@ -135,7 +135,7 @@ class Search:
             return None
         best = [number for _, number in self._by_tpe[:BEST_IN_SIGHT]]
         at_hand = best if len(best) == BEST_IN_SIGHT else None
-        proposed = propose(self.sweep, self.rule, trials, self.history(), self.earlier, at_hand, self._tried)
+        proposed = propose(self.sweep, trials, self.earlier, at_hand, self._tried)
         if proposed is None:
             return None
         role, values = proposed

@@ -108,11 +108,8 @@ def should_stop(rule: Early, history: History, number: int, epoch: int, value: f
     0, is never stopped: the user is told the gain over it, and half a training is nothing to compare with. What it
     reports counts for the others all the same.
     """
-    return None if number == BASELINE else would_stop(rule, history, number, epoch, value)
-
-
-def would_stop(rule: Early, history: History, number: int, epoch: int, value: float) -> str | None:
-    """What `should_stop` says, were there no baseline to spare."""
+    if number == BASELINE:
+        return None
     if rule.type == "none" or epoch >= rule.max_epochs:
         return None
     if rule.type == "median":
@@ -151,8 +148,10 @@ def value_at(rows: Mapping[int, float], milestones: Sequence[float], rung: int) 
 
 
 def _halving_reason(rule: Early, history: History, number: int, epoch: int, value: float) -> str | None:
-    """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934), as Ray's AsyncHyperBandScheduler decides:
-    at a rung the trial goes on unless it is below the (1 - 1/eta) quantile of what the others showed there so far."""
+    """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934, algorithm 2): at a rung the best 1/eta of all
+    that came this far go on, rounded down, but at least one. There, trials wait at a rung until they belong to the
+    best; ours cannot wait, so the best so far goes on. (Ray's AsyncHyperBandScheduler compares with the (1 - 1/eta)
+    quantile of the others: of the first few trials of a sweep nearly all train to the end.)"""
     milestones = rungs(rule)
     reached = [rung for rung, milestone in enumerate(milestones) if milestone <= epoch]
     if not reached:
@@ -163,11 +162,13 @@ def _halving_reason(rule: Early, history: History, number: int, epoch: int, valu
     shown = _shown_at(history, milestones, rung, number)
     if not len(shown):
         return None
-    cutoff = float(np.percentile(shown, (1 - 1 / rule.eta) * 100))
-    if value >= cutoff:
+    going = max(math.floor((len(shown) + 1) / rule.eta), 1)
+    if int(np.count_nonzero(np.asarray(shown) > value)) < going:
         return None
-    others = "the one other trial" if len(shown) == 1 else f"the best {_share(rule.eta)} of the {len(shown)} trials"
-    return f"stopped at epoch {epoch}: {_compared(rule, value, cutoff)}, {others} that came this far"
+    cutoff = float(np.sort(shown)[-going])
+    best = f"the best {_share(rule.eta)}" if going > 1 else "the best"
+    compared = _compared(rule, value, cutoff)
+    return f"stopped at epoch {epoch}: {compared}, {best} of the {len(shown) + 1} trials that came this far"
 
 
 def _shown_at(history: History, milestones: Sequence[float], rung: int, number: int) -> Sequence[float] | np.ndarray:

@@ -54,7 +54,7 @@ def test_asha_lets_about_a_third_through_each_rung():
     found = forecast(plan(ASHA, trials=80, concurrent=1, learns=False))
     (_, begun), (_, third), (_, whole) = found.reaching
     assert begun == 80
-    assert 80 / 3 < third < 80 / 2  # asynchronous: early trials have nobody above them
+    assert 0.28 * 80 < third < 0.4 * 80  # rounded down, but asynchronous: early trials have nobody above them
     assert third / 3 < whole < third / 2 + 5
     assert 0.5 < found.saved < 0.8
 

@@ -22,7 +22,7 @@ from posesweep.search_spaces.schema import Search as SearchBlock
 from posesweep.search_spaces.space import DataSpec, Parameter, Sweep
 from posesweep.trainables import proposals
 from posesweep.trainables import search as searching
-from posesweep.trainables.proposals import as_sampled, in_sight
+from posesweep.trainables.proposals import as_sampled, at_their_end, in_sight
 from posesweep.trainables.search import Proposal, Search, longest_training, rule_of, summary_of
 
 SPACE = {
@@ -277,7 +277,7 @@ def test_each_ending_is_told_truthfully(tmp_path: Path) -> None:
     )
     assert search._trials()[0].value == 0.6
 
-    reason = "stopped at epoch 1: val/AP 0.200 is below 0.300, the one other trial that came this far"
+    reason = "stopped at epoch 1: val/AP 0.200 is below 0.300, the best of the 2 trials that came this far"
     assert search.report(1, 1, 0.2) == reason
     pruned = {"role": "try_first", "epochs": 1, "best": 0.2, "best_epoch": 1, "stop_reason": reason}
     assert end_of(search, 1) == ("PRUNED", pruned)
@@ -328,7 +328,7 @@ def test_minimize(tmp_path: Path) -> None:
     search.report(0, 1, 0.1)
     search.report(0, 2, 0.05)
     assert search.report(1, 1, 0.2) == (
-        "stopped at epoch 1: val/NME 0.200 is above 0.100, the one other trial that came this far"
+        "stopped at epoch 1: val/NME 0.200 is above 0.100, the best of the 2 trials that came this far"
     )
     assert search.report(2, 1, 0.09) is None
     search.finish(0)
@@ -411,19 +411,51 @@ def test_tpe_keeps_away_from_what_diverged_however_far_it_came(tmp_path: Path) -
     assert np.mean(late) < 0.2, "half of them, if nothing were learned"
 
 
-def test_a_poor_baseline_does_not_draw_the_sampler(tmp_path: Path) -> None:
-    """It trains to the end, where TPE would rank it above every pruned trial; it is shown as pruned."""
-    sweep = sweep_of(early_terminate=EarlyTerminate(type="asha", min_epochs=1, eta=3))
-    search = Search.open(sweep, tmp_path)
-    for _ in range(3):
+def test_the_sampler_compares_trials_at_their_end(tmp_path: Path) -> None:
+    """Who was stopped, or still runs, is taken to gain what those gained, in the median, that went on from there."""
+    search = Search.open(sweep_of(early_terminate=EarlyTerminate(type="none")), tmp_path)
+    for _ in range(8):
         search.next_trial()
-    for epoch in range(1, 10):
-        search.report(0, epoch, 0.1)
+    curves = {0: {1: 0.1, 3: 0.2, 9: 0.25}, 1: {1: 0.2, 3: 0.5, 9: 0.6}, 2: {1: 0.3, 3: 0.5}, 3: {1: 0.15}}
+    for number, curve in curves.items():
+        for epoch, value in curve.items():
+            search.report(number, epoch, value)
     search.finish(0)
-    search.report(1, 1, 0.5)
-    seen = as_sampled(sweep, search.rule, search._trials(), search.history())
-    assert (seen[0].state, seen[0].intermediate_values) == (TrialState.PRUNED, {1: 0.1})
-    assert search._trials()[0].state == TrialState.COMPLETE
+    search.finish(1)
+    search.report(4, 1, 0.4)
+    search.diverge(4, 2, "the loss is nan")
+    search.report(5, 1, 0.9)
+    search.fail(5, "its process died")
+    search.report(6, 1, 0.35)
+    search.report(6, 3, 0.3)
+
+    # 1 to 3: gains of 0.1, 0.3, 0.2 and -0.05; 3 to 9: of 0.05 and 0.1
+    reached = {0: 0.25, 1: 0.6, 2: 0.5 + 0.075, 3: 0.15 + 0.15 + 0.075, 6: 0.3 + 0.075}
+    assert at_their_end(search._trials()) == pytest.approx(reached)
+    seen = {trial.number: trial for trial in as_sampled(search.sweep, search._trials())}
+    assert {number: trial.value for number, trial in seen.items() if trial.value is not None} == pytest.approx(reached)
+    states = [seen[number].state for number in range(8)]
+    done, pruned, failed, running = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING
+    assert states == [done, done, done, done, pruned, failed, done, running]
+    assert seen[4].intermediate_values == {}, "behind all others"
+
+
+def test_a_trial_that_is_shorter_by_its_own_setting_is_compared_at_its_own_end() -> None:
+    def trial(number: int, epochs: int, rows: dict[int, float], **more: Any) -> optuna.trial.FrozenTrial:
+        made = optuna.trial.create_trial(
+            params={"epochs": epochs},
+            distributions={"epochs": optuna.distributions.IntDistribution(1, 20)},
+            intermediate_values=rows,
+            **more,
+        )
+        made.number = number
+        return made
+
+    long = trial(0, 9, {1: 0.1, 3: 0.2, 9: 0.5}, value=0.5)
+    short = trial(1, 3, {1: 0.2, 3: 0.4}, value=0.4)
+    stopped = trial(2, 3, {1: 0.3}, state=TrialState.PRUNED, value=0.3)
+    assert at_their_end([long, short, stopped]) == pytest.approx({0: 0.5, 1: 0.4, 2: 0.3 + 0.15})
+    assert at_their_end([]) == {}
 
 
 def test_values_that_an_edited_space_no_longer_holds_are_left_out(tmp_path: Path) -> None:
@@ -571,9 +603,11 @@ def test_the_sampler_proposes_from_remembered_trials_as_from_a_study_that_optuna
         assert proposal is not None
         for epoch in range(1, 1 + (number * 7) % 9):
             search.report(number, epoch, score(proposal.params, epoch))
-        if number % 3:
+        if number % 13 == 5:
+            search.diverge(number, 9, "the loss is nan")
+        elif number % 3:
             search.finish(number)
-    seen = as_sampled(search.sweep, search.rule, search._trials(), search.history())
+    seen = as_sampled(search.sweep, search._trials())
     assert {TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING} <= {trial.state for trial in seen}
 
     reference = optuna.create_study(direction="maximize", sampler=proposals._sampler(search.sweep, 40, 0))
