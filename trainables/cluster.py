@@ -6,6 +6,7 @@ loopback only and ends with the sweep. A Ray that somebody else runs on this mac
 RAY_ADDRESS=local is this machine alone, whatever stands in the file.
 """
 
+import gc
 import json
 import logging
 import os
@@ -441,6 +442,9 @@ def ray_beside(slots: Slots, aside: Executor) -> Iterator[Future[None]]:
         yield started
     finally:
         wait([started])
+        # What Tune left in cycles refers to Ray. Python collects it whenever it likes, and a reference that is dropped
+        # while Ray leaves asks a part of it that is gone: Ray then ends the whole process, before the ranking.
+        gc.collect()
         aside.submit(ray.shutdown)
 
 

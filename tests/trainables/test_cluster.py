@@ -1,11 +1,13 @@
 """Which machines a sweep runs on, how trials share them, and what stands against it."""
 
+import gc
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from posesweep.errors import ConfigError, SweepError
 from posesweep.search_spaces.space import read_sweep
 from posesweep.trainables import cluster, preflight, sharing
-from posesweep.trainables.cluster import Node, Slots, fit_into, plan_slots, room_of
+from posesweep.trainables.cluster import Node, Slots, fit_into, plan_slots, ray_beside, room_of
 from posesweep.trainables.preflight import Answer, Question, answer, mistakes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -376,3 +378,29 @@ def test_machines_that_have_not_joined_are_named(tmp_path):
     assert preflight.machines_of_cluster_file(file) == {"10.0.0.1", "10.0.0.2"}
     file.write_text('{"provider": {"type": "aws"}}')
     assert preflight.machines_of_cluster_file(file) == set()
+
+
+def test_what_refers_to_ray_is_gone_before_ray_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reference dropped while Ray leaves ends the process: what lies in cycles is collected before."""
+    monkeypatch.setattr(cluster, "set_environment", lambda: None)
+    import ray
+
+    happened = []
+
+    class Reference:
+        def __init__(self) -> None:
+            self.cycle = self
+
+        def __del__(self) -> None:
+            happened.append("dropped")
+
+    monkeypatch.setattr(cluster, "start_ray", lambda *args, **more: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: happened.append("left"))
+    gc.disable()
+    try:
+        with ThreadPoolExecutor(1) as aside, ray_beside(Slots(1, 1, 0, 1), aside):
+            Reference()
+            assert happened == []
+    finally:
+        gc.enable()
+    assert happened == ["dropped", "left"]
