@@ -137,8 +137,9 @@ def test_what_is_wrong_with_a_node_is_said_before_the_first_trial(lab):
 
 
 def test_trials_run_on_both_hosts_of_the_cluster_that_the_sweep_joins_by_itself(lab):
+    # long enough for the worker to have its processes up before the head has trained all
     begun = time.monotonic()
-    said = lab.head.run(f"cd posesweep && {SWEEP_PY}", timeout_s=800)
+    said = lab.head.run(f"cd posesweep && {SWEEP_PY} epochs=20", timeout_s=800)
     say(f"python run_sweep.py on the head: {time.monotonic() - begun:.0f} s\n{said}")
     hosts = [hosts_of(trial) for trial in trials_of(lab, "small")]
     assert len(hosts) == 8
