@@ -139,12 +139,12 @@ def test_what_is_wrong_with_a_node_is_said_before_the_first_trial(lab):
 def test_trials_run_on_both_hosts_of_the_cluster_that_the_sweep_joins_by_itself(lab):
     # long enough for the worker to have its processes up before the head has trained all
     begun = time.monotonic()
-    said = lab.head.run(f"cd posesweep && {SWEEP_PY} epochs=20", timeout_s=800)
+    said = lab.head.run(f"cd posesweep && {SWEEP_PY} name=both epochs=20", timeout_s=800)
     say(f"python run_sweep.py on the head: {time.monotonic() - begun:.0f} s\n{said}")
-    hosts = [hosts_of(trial) for trial in trials_of(lab, "small")]
+    hosts = [hosts_of(trial) for trial in trials_of(lab, "both")]
     assert len(hosts) == 8
     assert set.union(*hosts) == {"posesweep-head", "posesweep-worker"}
-    assert {read_json(trial / "status.json")["state"] for trial in trials_of(lab, "small")} == {"finished"}
+    assert {read_json(trial / "status.json")["state"] for trial in trials_of(lab, "both")} == {"finished"}
 
 
 def test_one_trial_on_two_hosts(lab):
