@@ -85,21 +85,22 @@ def in_sight(sweep: Sweep, trials: Sequence[FrozenTrial], best: Sequence[int] | 
     """What the sampler looks at: all trials, of more than 300 the best 100 and the latest of the others, in order.
 
     TPE's time grows with every trial it sees, while it models the best 25 at most (Optuna's default gamma) against all
-    others: beyond some hundred they add little to that contrast. `best`: the numbers of the best 100 by `tpe_rank`,
+    others: beyond some hundred they add little to that contrast. `best`: the numbers of the best 100 by `merit`,
     from who has them at hand; to look for them takes the longer the more trials there are.
     """
     if len(trials) <= IN_SIGHT:
         return trials
     if best is None:
-        ranked = heapq.nsmallest(BEST_IN_SIGHT, trials, key=partial(tpe_rank, sweep))
+        ranked = heapq.nsmallest(BEST_IN_SIGHT, trials, key=partial(merit, sweep))
         best = [trial.number for trial in ranked]
     chosen = set(best)
     latest = [trial for trial in trials[-IN_SIGHT:] if trial.number not in chosen][BEST_IN_SIGHT - IN_SIGHT :]
     return sorted([*latest, *(trials[number] for number in chosen)], key=lambda trial: trial.number)
 
 
-def tpe_rank(sweep: Sweep, trial: FrozenTrial) -> tuple[float, ...]:
-    """TPE's own order: the finished by value, the pruned by how far they came and by value there, then the rest."""
+def merit(sweep: Sweep, trial: FrozenTrial) -> tuple[float, ...]:
+    """What to sort by, the best first, known from one trial alone: the finished by value, then the pruned by how far
+    they came and by value there, then the rest."""
     sign = -1.0 if sweep.metric.goal == "maximize" else 1.0
     if trial.state == TrialState.COMPLETE and trial.value is not None:
         return 0.0, sign * trial.value, 0.0

@@ -37,10 +37,10 @@ from posesweep.trainables.proposals import (
     Point,
     decoded,
     encoded,
+    merit,
     point,
     propose,
     sampler_arguments,
-    tpe_rank,
 )
 from posesweep.trainables.stopping import Early, History, Shown, should_stop
 
@@ -79,7 +79,7 @@ class Search:
         self._ended: list[int] = []
         self._ranked: list[tuple[bool, float, int]] = []
         self._tried: set[Point] = set()
-        self._by_tpe: list[tuple[tuple[float, ...], int]] = []  # the ended ones as TPE ranks them
+        self._by_merit: list[tuple[tuple[float, ...], int]] = []  # the ended ones, the best first
         for trial in storage.get_all_trials(study._study_id, deepcopy=False):
             self._take(trial)
 
@@ -133,7 +133,7 @@ class Search:
         trials = self._trials()
         if len(trials) >= self.wanted or self.budget_ended(self):
             return None
-        best = [number for _, number in self._by_tpe[:BEST_IN_SIGHT]]
+        best = [number for _, number in self._by_merit[:BEST_IN_SIGHT]]
         at_hand = best if len(best) == BEST_IN_SIGHT else None
         proposed = propose(self.sweep, trials, self.earlier, at_hand, self._tried)
         if proposed is None:
@@ -306,8 +306,8 @@ class Search:
             self._shown.put(trial.number, rows if self._sign > 0 else {epoch: -v for epoch, v in rows.items()})
         if trial.state.is_finished():
             insort(self._ended, trial.number)
-            if (rank := tpe_rank(self.sweep, trial)) != UNRANKED:
-                insort(self._by_tpe, (rank, trial.number))
+            if (rank := merit(self.sweep, trial)) != UNRANKED:
+                insort(self._by_merit, (rank, trial.number))
             if "best" in trial.user_attrs:
                 is_cut_short = trial.state != TrialState.COMPLETE
                 insort(self._ranked, (is_cut_short, -self._sign * trial.user_attrs["best"], trial.number))
