@@ -92,6 +92,11 @@ class StudyScheduler(FIFOScheduler):
         super().__init__()
         self._searcher = searcher
 
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The first of those that wait, or None. Tune's own walks over all trials there ever were, at every event."""
+        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == PENDING]
+        return min(waiting, key=lambda trial: trial.config["number"], default=None)
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Result) -> str:
         """Record the report; STOP when the search says so, or when the whole sweep is to stop."""
         reason = take_in(self._searcher.search, trial.config["number"], result)

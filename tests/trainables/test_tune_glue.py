@@ -87,6 +87,17 @@ def test_a_trial_is_proposed_only_when_there_is_room_for_it(tmp_path: Path) -> N
     assert search.outcome(0)[0] == "finished"
 
 
+def test_the_first_that_waits_is_run_next(tmp_path: Path) -> None:
+    """Told from the trials under way: over all there ever were, each event of a long sweep would take longer."""
+    tune = Controller(Search.open(SWEEP, tmp_path))
+    for trial_id in "abcd":
+        tune.start(trial_id)
+    under_way = SimpleNamespace(get_live_trials=lambda: [tune.trials[trial_id] for trial_id in "dbca"])
+    assert tune.scheduler.choose_trial_to_run(under_way) is None
+    tune.trials["d"].status = tune.trials["c"].status = "PENDING"
+    assert tune.scheduler.choose_trial_to_run(under_way) is tune.trials["c"]
+
+
 def test_a_trial_whose_process_dies_before_it_begins_is_begun_again(tmp_path: Path) -> None:
     """Tune gives it up at once, whatever max_failures says: it tries again only what was running."""
     search = Search.open(SWEEP, tmp_path)
