@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from posesweep.errors import SweepError
 from posesweep.files import read_json, write_json
 from posesweep.search_spaces.space import Sweep, is_active
-from posesweep.trainables.proposals import encoded
+from posesweep.trainables.proposals import as_sampled, encoded
 from posesweep.trainables.search import longest_training
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def earlier_trials(sweep: Sweep, folder: Path, split_hash: str) -> tuple[list[Fr
         write_json(file, {"notes": notes, "trials": [_record(past) for each in carried for past in each.trials]})
     record = read_json(file)
     past = [Past(**{**one, "reports": {int(e): v for e, v in one["reports"].items()}}) for one in record["trials"]]
-    return [as_shown(sweep, each) for each in past], notes
+    return [trial for _, one in groupby(past, lambda each: each.folder) for trial in as_shown(sweep, list(one))], notes
 
 
 def carry_over(sweep: Sweep, source: Path) -> Carried:
@@ -149,8 +150,16 @@ def notes_on(sweep: Sweep, found: Carried, split_hash: str) -> Iterator[str]:
         yield f"{where}: had other data or another split; its scores count as they were"
 
 
-def as_shown(sweep: Sweep, past: Past) -> FrozenTrial:
-    """A past trial as `proposals.as_sampled` shows one of the sweep's own."""
+def as_shown(sweep: Sweep, past: Sequence[Past]) -> list[FrozenTrial]:
+    """The trials of one earlier sweep as the sampler is shown this sweep's own: those cut short at the value that they
+    would have reached, judged by the others of that sweep."""
+    trials = [_trial(sweep, one) for one in past]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    return as_sampled(sweep, trials)
+
+
+def _trial(sweep: Sweep, past: Past) -> FrozenTrial:
     params, distributions = encoded(sweep, past.params)
     best = max if sweep.metric.goal == "maximize" else min
     finished = past.state == "finished"

@@ -71,10 +71,9 @@ def test_trials_within_the_new_ranges_are_shown(tmp_path, old):
     trials, notes = earlier_trials(sweep_of(tmp_path), tmp_path / "runs", "aaaa")
     assert [(trial.state.name, trial.value, trial.params) for trial in trials] == [
         ("COMPLETE", 0.4, {"lr0": 1e-3, "batch": 8}),
-        ("PRUNED", None, {"lr0": 2e-3, "batch": 8}),
+        ("COMPLETE", pytest.approx(0.05 + 0.2), {"lr0": 2e-3, "batch": 8}),
         ("PRUNED", None, {"lr0": 9e-3, "batch": 8}),
-    ]
-    assert [trial.intermediate_values for trial in trials] == [{1: 0.1, 2: 0.2, 3: 0.4, 4: 0.3}, {1: 0.05}, {}]
+    ], "the second was stopped at 0.05 after epoch 1; from there the first gained 0.2; the third diverged"
     assert notes == [
         f"warm_start: {old}: 3 trials shown to the sampler, with lr0",
         f"warm_start: {old}: codec, sigma not searched here, so not carried over",
@@ -88,9 +87,7 @@ def test_once_begun_the_earlier_folder_is_not_needed(tmp_path, old):
     first, _ = earlier_trials(sweep, tmp_path / "runs", "aaaa")
     shutil.rmtree(old)
     again, notes = earlier_trials(sweep, tmp_path / "runs", "aaaa")
-    assert [(t.params, t.value, t.intermediate_values) for t in again] == [
-        (t.params, t.value, t.intermediate_values) for t in first
-    ]
+    assert [(t.params, t.value) for t in again] == [(t.params, t.value) for t in first]
     assert notes == [], "said once"
 
 
