@@ -1,12 +1,12 @@
-"""A search with ASHA against random search at full length, on the demo: the epochs each needs for the same result.
+"""TPE with ASHA against random search at full length, on the demo: the epochs that each needs for the same result.
 
-    python benchmarks/search.py runs/race [--seeds 10] [--pool 100] [--trials 40] [--method gp]
+    python benchmarks/search.py runs/race [--seeds 10] [--pool 80] [--trials 40]
 
 Random search is trained once, as a pool of `--pool` random configs at full length; the random search of seed s takes
 `--trials` of them, drawn without replacement by s, so the searches of different seeds share trainings. What it reaches
-is the best validation AP of any epoch. TPE (or gp) with ASHA runs for real with each seed, from the sweep file as it
-is, until some epoch of some trial is at least as good, or it has trained as many epochs as random search. Both begin
-with the baseline. Repeated, the command goes on where it was left; `--table` only counts what is there.
+is the best validation AP of any epoch. TPE with ASHA runs for real with each seed, from the sweep file as it is, until
+some epoch of some trial is at least as good, or it has trained as many epochs as random search. Both begin with the
+baseline. Repeated, the command goes on where it was left; `--table` only counts what is there.
 """
 
 import argparse
@@ -37,7 +37,7 @@ class Race:
     target: float  # random search's best
     budget: int  # the epochs it trained
     random_reached: int  # the epochs after which it had that
-    epochs: int  # trained by the search with ASHA until it had that, or in all
+    epochs: int  # trained by TPE with ASHA until it had that, or in all
     reached: bool
 
     @property
@@ -89,15 +89,15 @@ def train_pool(folder: Path, trials: int) -> None:
     run_until(lambda: len({trial for trial, _ in trained_pool(folder)}) > trials, folder, *settings)
 
 
-def search(folder: Path, method: str, seed: int, target: float, budget: int) -> None:
+def tpe_search(folder: Path, seed: int, target: float, budget: int) -> None:
     """The demo's sweep with this seed, until the target or the budget is reached."""
-    sweep = folder / f"{method}{seed}"
+    sweep = folder / f"tpe{seed}"
 
     def over() -> bool:
         values = epochs_of(sweep)
         return len(values) >= budget or until(values, target) is not None
 
-    run_until(over, folder, f"name={method}{seed}", f"search.method={method}", f"search.seed={seed}")
+    run_until(over, folder, f"name=tpe{seed}", f"search.seed={seed}")
 
 
 def run_until(over: Callable[[], bool], folder: Path, *settings: str) -> None:
@@ -114,14 +114,14 @@ def run_until(over: Callable[[], bool], folder: Path, *settings: str) -> None:
         raise SystemExit(f"{settings[0]}: the sweep ended with {running.returncode}")
 
 
-def races(folder: Path, method: str, seeds: int, trials: int, run: bool) -> Iterator[Race]:
+def races(folder: Path, seeds: int, trials: int, run: bool) -> Iterator[Race]:
     """Each seed's race, run first where asked."""
     pool = trained_pool(folder)
     for seed in range(seeds):
         target, random_reached, budget = random_search(pool, trials, seed)
         if run:
-            search(folder, method, seed, target, budget)
-        values = epochs_of(folder / f"{method}{seed}")
+            tpe_search(folder, seed, target, budget)
+        values = epochs_of(folder / f"tpe{seed}")
         reached = until(values, target)
         if values and (reached is not None or len(values) >= budget):
             yield Race(seed, target, budget, random_reached, reached or len(values), reached is not None)
@@ -139,20 +139,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--pool", type=int, default=100)
+    parser.add_argument("--pool", type=int, default=80)
     parser.add_argument("--trials", type=int, default=40)
-    parser.add_argument("--method", default="tpe", choices=["tpe", "gp"])
     parser.add_argument("--table", action="store_true", help="only count what is there")
     asked = parser.parse_args()
     if not asked.table:
         train_pool(asked.folder, asked.pool)
     found = []
-    for race in races(asked.folder, asked.method, asked.seeds, asked.trials, run=not asked.table):
+    for race in races(asked.folder, asked.seeds, asked.trials, run=not asked.table):
         found.append(race)
         ended = "reached it" if race.reached else "did not reach it"
         print(
             f"seed {race.seed}: random AP {race.target:.3f} in {race.budget} epochs (had it after "
-            f"{race.random_reached}); {asked.method} + ASHA {ended} in {race.epochs}: {race.share:.2f}",
+            f"{race.random_reached}); TPE + ASHA {ended} in {race.epochs}: {race.share:.2f}",
             flush=True,
         )
     if found:

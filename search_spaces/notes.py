@@ -24,13 +24,13 @@ def notes_of(sweep: Sweep, defaults: Mapping[str, Any]) -> Iterator[str]:
 
 def _on_search(sweep: Sweep) -> Iterator[str]:
     search, stopping = sweep.search, sweep.early_terminate
-    if not search.learns and "startup_trials" in search.model_fields_set:
+    if search.method != "tpe" and "startup_trials" in search.model_fields_set:
         yield f"search.startup_trials: not used by {search.method}"
-    if sweep.warm_start and not search.learns:
+    if sweep.warm_start and search.method != "tpe":
         yield f"warm_start: not used by {search.method}"
-    if search.learns and sweep.parameters and 1 < search.trials <= search.startup_trials:
+    if search.method == "tpe" and sweep.parameters and 1 < search.trials <= search.startup_trials:
         yield (
-            f"search: all {search.trials} trials are drawn at random, because {search.method} begins to choose after "
+            f"search: all {search.trials} trials are drawn at random, because tpe begins to choose after "
             f"startup_trials: {search.startup_trials}"
         )
     planned = 1 + len(sweep.try_first)

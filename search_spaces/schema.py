@@ -170,9 +170,9 @@ def _better(name: str) -> str:
 class Search(Block):
     """How values are proposed; `trials` counts all of them, the baseline and try_first included."""
 
-    method: Literal["tpe", "gp", "random", "grid"] = "tpe"
+    method: Literal["tpe", "random", "grid"] = "tpe"
     trials: int = Field(default=60, ge=1)
-    startup_trials: int = Field(default=10, ge=0, description="drawn at random before tpe or gp begins to choose")
+    startup_trials: int = Field(default=10, ge=0, description="drawn at random before tpe begins to choose")
     seed: int = Field(default=0, ge=0)
 
     @field_validator("method", mode="before")
@@ -183,13 +183,8 @@ class Search(Block):
         if method == "nsga2":
             raise sentence("nsga2 is for several metrics at once, and a sweep has one; use tpe")
         if method == "bayes":  # W&B's name
-            raise sentence("'bayes' is called gp here, a Gaussian process; write method: gp")
+            raise sentence("'bayes' is called tpe here; write method: tpe")
         return method
-
-    @property
-    def learns(self) -> bool:
-        """Whether what was tried decides what is tried next."""
-        return self.method in ("tpe", "gp")
 
 
 class EarlyTerminate(Block):

@@ -155,7 +155,7 @@ def plan_of(sweep: Sweep, measured: Measured, slots: Slots) -> Plan:
         first=measured.first,
         others=measured.sampled,
         val_every=measured.largest.config.val_every,
-        learns=sweep.search.learns,
+        learns=sweep.search.method == "tpe",
     )
 
 

@@ -10,7 +10,6 @@ import json
 import warnings
 from collections.abc import Container, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from copy import copy
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -31,7 +30,7 @@ IN_SIGHT, BEST_IN_SIGHT = 300, 100  # trials that the sampler looks at
 UNRANKED = (2.0, 0.0, 0.0)  # behind all that have a rank
 
 # Every argument that does not warn of its removal in Optuna 6; the rest (prior_weight, gamma, weights, ...) has the
-# same defaults in 4.8 and 5.0.
+# same defaults in 4.4 and 5.0.
 TPE_ARGUMENTS: Values = {
     "n_ei_candidates": 24,
     "multivariate": True,
@@ -43,10 +42,8 @@ TPE_ARGUMENTS: Values = {
 def sampler_arguments(sweep: Sweep) -> Values:
     """What the sampler is built with, for the record; its seed is made of `seed` and the trial's number."""
     arguments: Values = {"method": sweep.search.method, "seed": sweep.search.seed}
-    if sweep.search.learns:
-        arguments["n_startup_trials"] = sweep.search.startup_trials
     if sweep.search.method == "tpe":
-        arguments |= TPE_ARGUMENTS
+        arguments |= {"n_startup_trials": sweep.search.startup_trials, **TPE_ARGUMENTS}
     return arguments
 
 
@@ -115,8 +112,6 @@ def merit(sweep: Sweep, trial: FrozenTrial) -> tuple[float, ...]:
 
 def _sampled(sweep: Sweep, number: int, seen: Sequence[FrozenTrial], tried: AbstractSet[Point]) -> Values:
     """Values that are not among the `tried`, as far as a few draws find any."""
-    if sweep.search.method == "gp":
-        seen = without_gaps(sweep, seen)
     study = optuna.create_study(direction=sweep.metric.goal, storage=Remembered(seen))
     for draw in range(DRAWS + CHANCE_DRAWS):
         study.sampler = _sampler(sweep, number, draw)
@@ -159,37 +154,6 @@ def as_sampled(sweep: Sweep, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]
     ranges = {name: distribution(parameter) for name, parameter in sweep.parameters.items()}
     values = at_their_end(trials)
     return [_as_sampled(ranges, trial, values.get(trial.number)) for trial in trials]
-
-
-def without_gaps(sweep: Sweep, seen: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials as a Gaussian process can take them: it models only the parameters that all of them have, so one that
-    was not active, or not searched then, lies in the middle of its range; and it passes over what was pruned, so what
-    diverged counts as the worst that was seen."""
-    middle = {
-        name: (distribution(parameter), _middle(distribution(parameter)))
-        for name, parameter in sweep.parameters.items()
-    }
-    values = [trial.value for trial in seen if trial.value is not None]
-    worst = (min if sweep.metric.goal == "maximize" else max)(values, default=None)
-    whole = []
-    for trial in map(copy, seen):
-        if trial.state == TrialState.PRUNED and worst is not None:
-            trial.state, trial.value = TrialState.COMPLETE, worst
-        if trial.state != TrialState.FAIL:
-            trial.params = {name: trial.params.get(name, value) for name, (_, value) in middle.items()}
-            trial.distributions = {name: range_ for name, (range_, _) in middle.items()}
-        whole.append(trial)
-    return whole
-
-
-def _middle(range_: BaseDistribution) -> Any:
-    """A value that stands for none."""
-    if isinstance(range_, CategoricalDistribution):
-        return range_.choices[0]
-    assert isinstance(range_, FloatDistribution | IntDistribution)
-    if range_.log:
-        return range_.low * (range_.high / range_.low) ** 0.5
-    return (range_.low + range_.high) / 2
 
 
 def at_their_end(trials: Sequence[FrozenTrial]) -> dict[int, float]:
@@ -247,25 +211,9 @@ def _sampler(sweep: Sweep, number: int, draw: int) -> optuna.samplers.BaseSample
     seed = int(np.random.SeedSequence([sweep.search.seed, number, draw]).generate_state(1)[0])
     if sweep.search.method == "random" or draw >= DRAWS:
         return optuna.samplers.RandomSampler(seed=seed)
-    startup = sweep.search.startup_trials
-    with warnings.catch_warnings():  # TPE's `group` and, before Optuna 5, GPSampler are called experimental
+    with warnings.catch_warnings():  # `group`: it has been called experimental since Optuna 2.8
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if sweep.search.method == "gp":
-            return WholeSpace(sweep, seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, **TPE_ARGUMENTS)
-
-
-class WholeSpace(optuna.samplers.GPSampler):
-    """Optuna's Gaussian process over all parameters. By itself it looks for those that all trials have, and among
-    trials numbered below 0 at the latest one only."""
-
-    def __init__(self, sweep: Sweep, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._space = {name: distribution(parameter) for name, parameter in sweep.parameters.items()}
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """All but those that have one value only."""
-        return {name: range_ for name, range_ in self._space.items() if not range_.single()}
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=sweep.search.startup_trials, **TPE_ARGUMENTS)
 
 
 def _suggested(sweep: Sweep, trial: optuna.Trial) -> Values:

@@ -222,7 +222,7 @@ search: {method: nsga2, trails: 5, trials: 0, startup_trials: -1, seed: a}
             "search.method (line 3): nsga2 is for several metrics at once, and a sweep has one; use tpe",
             "search.trials (line 3): 0 must be at least 1; the default is 60",
             (
-                "search.startup_trials (line 3): -1 must be at least 0 (drawn at random before tpe or gp begins to "
+                "search.startup_trials (line 3): -1 must be at least 0 (drawn at random before tpe begins to "
                 "choose); the default is 10"
             ),
             "search.seed (line 3): 'a' must be a whole number; the default is 0",
@@ -236,7 +236,7 @@ search: {method: bayes, trials: true}
 """,
         (),
         [
-            "search.method (line 3): 'bayes' is called gp here, a Gaussian process; write method: gp",
+            "search.method (line 3): 'bayes' is called tpe here; write method: tpe",
             "search.trials (line 3): true must be a number",
         ],
     ),
@@ -247,7 +247,7 @@ search: {method: radnom, trials: 2.5}
 """,
         (),
         [
-            "search.method (line 3): 'radnom' must be 'tpe', 'gp', 'random' or 'grid'; did you mean 'random'?",
+            "search.method (line 3): 'radnom' must be 'tpe', 'random' or 'grid'; did you mean 'random'?",
             "search.trials (line 3): 2.5 must be a whole number; the default is 60",
         ],
     ),

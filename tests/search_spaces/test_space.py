@@ -353,10 +353,6 @@ class TestOverrides:
             ["search={trials: 4}"],
             "search: all 4 trials are drawn at random, because tpe begins to choose after startup_trials: 10",
         ),
-        (
-            ["search={trials: 4, method: gp}"],
-            "search: all 4 trials are drawn at random, because gp begins to choose after startup_trials: 10",
-        ),
         (["search={trials: 2, startup_trials: 1}"], "search.trials: 2, so the last 1 of try_first are not tried"),
         (["early_terminate={type: none, eta: 3}"], "early_terminate.eta: not used by type none"),
         (["early_terminate={type: median, min_epochs: 3, eta: 2}"], "early_terminate.eta: not used by type median"),
