@@ -1,6 +1,6 @@
 """TPE with ASHA against random search at full length, on the demo: the epochs that each needs for the same result.
 
-    python benchmarks/search.py runs/race [--seeds 10] [--pool 80] [--trials 40]
+    python benchmarks/search.py runs/race [--seeds 10] [--pool 100] [--trials 40]
 
 Random search is trained once, as a pool of `--pool` random configs at full length; the random search of seed s takes
 `--trials` of them, drawn without replacement by s, so the searches of different seeds share trainings. What it reaches
@@ -139,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--pool", type=int, default=80)
+    parser.add_argument("--pool", type=int, default=100)
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--table", action="store_true", help="only count what is there")
     asked = parser.parse_args()
