@@ -192,7 +192,8 @@ def by_extrapolating(step: Callable[[int], Step], limit: float) -> Fit:
     before, last = steps[-2:]
     each = max(1.0, (_bytes(last) - _bytes(before)) / (last.batch - before.batch))
     largest = min(MOST, last.batch + int((limit - _bytes(last)) / each))
-    if largest > last.batch and last.step_time_s is not None:
+    # the last step may itself have gone past the limit: of what the earlier ones took, nothing was seen
+    if largest >= 1 and largest not in [step.batch for step in steps] and last.step_time_s is not None:
         memory = (_bytes(last) + each * (largest - last.batch)) / GIB
         steps.append(Step(largest, last.step_time_s * largest / last.batch, memory, estimated=True))
     return _found(steps, largest, limit)
