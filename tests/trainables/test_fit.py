@@ -141,7 +141,8 @@ def test_on_a_cpu_a_straight_line():
 
 def test_on_a_cpu_the_first_step_that_shows_may_be_past_the_limit():
     """Met among other tests: memory that the process held already hid what steps take, until one of 1,024 samples."""
-    found = by_extrapolating(lambda batch: Step(batch, 0.01 * batch, 1.0 if batch < 1024 else 1.5), 1.25 * 2**30)
+    held = {2**i: 1.0 for i in range(9)} | {512: 1.0 + 2**-20, 1024: 1.5 + 2**-20}  # GiB
+    found = by_extrapolating(lambda batch: Step(batch, 0.01 * batch, held[batch]), 1.25 * 2**30)
     assert found.largest == 768
     assert [step.batch for step in found.steps][-3:] == [512, 768, 1024]
     step = found.steps[-2]
