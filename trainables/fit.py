@@ -1,5 +1,6 @@
 """The largest batch that fits, found by training with ever larger ones. It only tells: no setting is ever changed."""
 
+import math
 import resource
 import sys
 import tempfile
@@ -191,7 +192,7 @@ def by_extrapolating(step: Callable[[int], Step], limit: float) -> Fit:
             break
     before, last = steps[-2:]
     each = max(1.0, (_bytes(last) - _bytes(before)) / (last.batch - before.batch))
-    largest = min(MOST, last.batch + int((limit - _bytes(last)) / each))
+    largest = min(MOST, last.batch + math.floor((limit - _bytes(last)) / each))
     # the last step may itself have gone past the limit: of what the earlier ones took, nothing was seen
     if largest >= 1 and largest not in [step.batch for step in steps] and last.step_time_s is not None:
         memory = (_bytes(last) + each * (largest - last.batch)) / GIB
