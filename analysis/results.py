@@ -328,6 +328,8 @@ def _state(status: Mapping[str, Any]) -> tuple[str, str]:
     if not status:
         return "unknown", "no readable status.json: not started, or only partly copied"
     state = str(status.get("state", "unknown"))
+    if state == "waiting":  # at a rung: stopped early as far as it is known, and its reason says that it waits
+        state = "pruned"
     return (state if state in STATES else "unknown"), str(status.get("reason") or "")
 
 

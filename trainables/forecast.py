@@ -1,6 +1,6 @@
 """What a sweep will cost, foretold from measured times: simulated with its own stopping rule, many times over.
 
-How good trials turn out is drawn; how long they take is measured. The rule itself (`stopping.should_stop`) says which
+How good trials turn out is drawn; how long they take is measured. The rule itself (`stopping`) says which
 of them are stopped, in the order in which they report, so what asynchronous halving lets through early is counted.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from posesweep.trainables.stopping import Early, rungs, should_stop
+from posesweep.trainables.stopping import BASELINE, Early, Shown, rungs, should_stop
 
 SIMULATIONS = 24
 MOST_SIMULATED = 80  # trials; a longer sweep costs in proportion
@@ -135,25 +135,45 @@ def simulate(plan: Plan, trials: int, rng: random.Random) -> Simulated:
     learned = rng.uniform(*LEARNED) if plan.learns else 0.0
     scores = [rng.gauss(learned * number / trials, 1.0) for number in range(trials)]
     marks = marks_of(plan.rule, plan.val_every)
-    history: dict[int, dict[int, float]] = {number: {} for number in range(trials)}
-    epochs = [0] * trials
-    events: list[tuple[float, int, int]] = []  # when, which trial, the how-manieth of its marks
-    now, begun = 0.0, 0
-    while begun < trials or events:
-        while begun < trials and len(events) < plan.concurrent:
-            heapq.heappush(events, (now + _reaches(costs[begun], marks, 0), begun, 0))
-            begun += 1
-        now, number, mark = heapq.heappop(events)
+    shown = Shown(plan.rule)
+    for number in range(trials):
+        shown.put(number, {})
+    epochs, starts, at = [0] * trials, [0] * trials, [0] * trials  # at: which of its marks is next
+    events: list[tuple[float, int]] = []  # when which trial reaches its next mark
+    now, begun, ended = 0.0, 0, 0  # ended: besides the baseline, at the end of their trainings
+    while True:
+        while len(events) < plan.concurrent:
+            going = shown.promotable()
+            if going is None and begun < trials:
+                going, begun = begun, begun + 1
+            elif going is None and ended + sum(other != BASELINE for _, other in events) < plan.rule.finalists:
+                going = shown.first_in_line()
+            if going is None:
+                break
+            shown.leave(going)
+            starts[going] += 1
+            heapq.heappush(events, (now + costs[going].start_s + _until(costs[going], marks, at[going]), going))
+        if not events:
+            break
+        now, number = heapq.heappop(events)
         own = _own_marks(costs[number], marks)
-        epochs[number] = epoch = own[mark]
+        epochs[number] = epoch = own[at[number]]
         share = epoch / costs[number].epochs
-        shown = scores[number] + 4 * (1 - math.exp(-4 * share)) + rng.gauss(0.0, EARLY_NOISE * (1 - share))
-        stops = should_stop(plan.rule, history, number, epoch, shown) is not None
-        history[number][epoch] = shown
-        if mark + 1 < len(own) and not stops:
-            later = _reaches(costs[number], marks, mark + 1) - _reaches(costs[number], marks, mark)
-            heapq.heappush(events, (now + later, number, mark + 1))
-    busy = sum(cost.start_s + done * cost.epoch_s for cost, done in zip(costs, epochs, strict=True))
+        value = scores[number] + 4 * (1 - math.exp(-4 * share)) + rng.gauss(0.0, EARLY_NOISE * (1 - share))
+        stop = should_stop(plan.rule, shown, number, epoch, value, trials)
+        shown.put(number, {**shown[number], epoch: value})
+        at[number] += 1
+        if at[number] == len(own):
+            ended += number != BASELINE
+        elif stop is None:
+            heapq.heappush(events, (now + _until(costs[number], marks, at[number]), number))
+        elif not stop.for_good:
+            shown.wait(number)
+        for vain in shown.left_behind(trials):
+            shown.leave(vain)
+    busy = sum(
+        times * cost.start_s + done * cost.epoch_s for cost, done, times in zip(costs, epochs, starts, strict=True)
+    )
     whole = [done >= cost.epochs for cost, done in zip(costs, epochs, strict=True)]
     reached = [sum(done >= mark for done in epochs) for mark in marks]
     return Simulated(now, busy, (*reached, sum(whole)), 1 - busy / sum(cost.whole_s for cost in costs))
@@ -163,9 +183,10 @@ def _own_marks(cost: TrialCost, marks: Sequence[int]) -> list[int]:
     return [*(mark for mark in marks if mark < cost.epochs), cost.epochs]
 
 
-def _reaches(cost: TrialCost, marks: Sequence[int], mark: int) -> float:
-    """Seconds from a trial's start to a mark."""
-    return cost.start_s + cost.epoch_s * _own_marks(cost, marks)[mark]
+def _until(cost: TrialCost, marks: Sequence[int], mark: int) -> float:
+    """Seconds of training from the mark before to a mark."""
+    own = _own_marks(cost, marks)
+    return cost.epoch_s * (own[mark] - (own[mark - 1] if mark else 0))
 
 
 @dataclass(frozen=True)

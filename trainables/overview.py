@@ -130,11 +130,16 @@ def _counts(seen: Overview) -> str:
     """'mice: 12 of 60 done (7 finished, 5 pruned), 3 running, best val/AP 0.612 (trial 7), trained 2 h 5 min, ETA'."""
     board = seen.board
     states = board.states
-    ended = ", ".join(f"{states[state]} {state}" for state in sorted(states) if states[state] and state != "running")
-    done = len(board.trials) - states["running"]
+    under_way = ("running", "waiting")
+    ended = ", ".join(
+        f"{states[state]} {state}" for state in sorted(states) if states[state] and state not in under_way
+    )
+    done = len(board.trials) - sum(states[state] for state in under_way)
     parts = [f"{done} of {board.trials_wanted} done{f' ({ended})' if ended else ''}"]
     if states["running"]:
         parts.append(f"{states['running']} {'running' if seen.driver else 'interrupted'}")
+    if states["waiting"]:
+        parts.append(f"{states['waiting']} waiting")
     best = board.best
     if best is not None:
         parts.append(f"best {board.rule.metric} {best[1]:.3f} (trial {best[0]}: {_params(board, best[0])})")
@@ -157,7 +162,7 @@ def _driver(seen: Overview) -> str:
         return f"{who}; stopping after the running epochs: {asked}" if asked else who
     goes_on = "the command that started the sweep goes on with it"
     whole = len(seen.board.trials) >= seen.board.trials_wanted
-    if _unfinished(seen.board) or not (whole or seen.out_of_budget):
+    if _unfinished(seen.board) or not ((whole and not seen.board.states["waiting"]) or seen.out_of_budget):
         return f"nobody is at work; {goes_on}"
     if seen.again:
         return f"nobody is at work: {seen.again}; {goes_on}"

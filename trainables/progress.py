@@ -24,7 +24,14 @@ PLAIN_INTERVAL_S = 10.0
 RECENT_EPOCHS = 12
 EXPECTATION_TRIALS = 5  # what the rule leads us to expect weighs as much as this many trials that have ended
 BARS = "▁▂▃▄▅▆▇█"
-STYLES = {"running": "cyan", "finished": "green", "pruned": "yellow", "diverged": "red", "failed": "bold red"}
+STYLES = {
+    "running": "cyan",
+    "waiting": "blue",
+    "finished": "green",
+    "pruned": "yellow",
+    "diverged": "red",
+    "failed": "bold red",
+}
 
 
 @dataclass
@@ -102,7 +109,7 @@ class Board:
             self._compare(number)
 
     def ended(self, number: int, state: str, reason: str | None = None) -> None:
-        """A trial finished, was pruned, diverged or failed."""
+        """A trial finished, was pruned, diverged or failed, or waits."""
         self._count(number, -1)
         self.trials[number].state, self.trials[number].reason = state, reason
         self._count(number)
@@ -130,9 +137,9 @@ class Board:
 def status_line(board: Board) -> str:
     """'horse26: 12 done, 3 running, best 0.612 (trial 7), ETA 12 min'."""
     states = board.states
-    done = len(board.trials) - states["running"]
+    done = len(board.trials) - states["running"] - states["waiting"]
     parts = [f"{done} of {board.trials_wanted} done", f"{states['running']} running"]
-    parts += [f"{states[state]} {state}" for state in ("diverged", "failed") if states[state]]
+    parts += [f"{states[state]} {state}" for state in ("waiting", "diverged", "failed") if states[state]]
     best = board.best
     if best is not None:
         parts.append(f"best {best[1]:.3f} ({board.called(best[0])})")
@@ -209,8 +216,10 @@ def epoch_line(board: Board, number: int) -> str:
 
 
 def end_line(board: Board, number: int) -> str:
-    """'trial 7: pruned after 9 epochs, best val/AP 0.312: <reason>'."""
+    """'trial 7: pruned after 9 epochs, best val/AP 0.312: <reason>', 'trial 7: waits at epoch 3: <reason>'."""
     trial = board.trials[number]
+    if trial.state == "waiting":
+        return f"{board.called(number)}: {trial.reason}"
     epochs = "1 epoch" if trial.epoch == 1 else f"{trial.epoch} epochs"
     best = "" if trial.best is None else f", best {board.rule.metric} {trial.best:.3f}"
     state = "interrupted" if trial.state == "running" else trial.state
@@ -299,7 +308,7 @@ class Progress:
         self._say(f"{self.board.called(number)}: {reason}")
 
     def ended(self, number: int, state: str, reason: str | None = None) -> None:
-        """A trial finished, was pruned, diverged or failed."""
+        """A trial finished, was pruned, diverged or failed, or waits."""
         self.board.ended(number, state, reason)
         if self._live is None:
             self._say(end_line(self.board, number))

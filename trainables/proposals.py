@@ -99,12 +99,13 @@ def in_sight(sweep: Sweep, trials: Sequence[FrozenTrial], best: Sequence[int] | 
 
 
 def merit(sweep: Sweep, trial: FrozenTrial) -> tuple[float, ...]:
-    """What to sort by, the best first, known from one trial alone: the finished by value, then the pruned by how far
-    they came and by value there, then the rest."""
+    """What to sort by, the best first, known from one trial alone: the finished by value, then those that were pruned
+    or wait, by how far they came and by value there, then the rest."""
     sign = -1.0 if sweep.metric.goal == "maximize" else 1.0
     if trial.state == TrialState.COMPLETE and trial.value is not None:
         return 0.0, sign * trial.value, 0.0
-    if trial.state == TrialState.PRUNED and trial.intermediate_values and not trial.user_attrs.get("diverged"):
+    is_cut_short = trial.state == TrialState.PRUNED or is_waiting(trial)
+    if is_cut_short and trial.intermediate_values and not trial.user_attrs.get("diverged"):
         last = max(trial.intermediate_values)
         return 1.0, -last, sign * trial.intermediate_values[last]
     return UNRANKED
@@ -179,6 +180,11 @@ def _at_its_end(trial: FrozenTrial, gains: Mapping[int, float]) -> float:
         return trial.value
     last, end = max(trial.intermediate_values), int(trial.params.get("epochs", max(gains)))
     return trial.intermediate_values[last] + gains[last] - gains[max(mark for mark in gains if mark <= max(last, end))]
+
+
+def is_waiting(trial: FrozenTrial) -> bool:
+    """Whether it waits at a rung, and may go on."""
+    return not trial.state.is_finished() and bool(trial.user_attrs.get("waits"))
 
 
 def counts(trial: FrozenTrial) -> bool:

@@ -43,11 +43,13 @@ class Records(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """A trial finished an epoch, or says how it ended."""
+        """A trial finished an epoch, or says how it ended. Others may have waited for it in vain."""
         show_epoch(self.progress, trial, result)
+        for number in self.search.given_up():
+            self._put_down(number)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The search has been told how the trial ended."""
+        """The search has been told how the trial ended, or that it waits."""
         self.close(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -69,11 +71,25 @@ class Records(tune.Callback):
             return  # interrupted: the next run takes it up
         if self.sweep.resources.workers_per_trial > 1:
             begin_attempt(trial_folder(self.folder, number))  # fences workers that Ray has not stopped yet
-        words = {"reason": reason} if reason else {}
-        write_status(trial_folder(self.folder, number), state=state, **words)
         if number not in self.progress.board.trials:  # its process died before it began
             self.progress.board.started(number, trial.config["params"])
+        self._put_down(number)
         self.progress.ended(number, state, reason)
+
+    def conclude(self) -> None:
+        """The search is over: who still waits is stopped for good."""
+        self.search.conclude()
+        for number in self.search.given_up():
+            self._put_down(number)
+
+    def _put_down(self, number: int) -> None:
+        """What the search says of a trial that does not run; the weights of one that waits stay."""
+        state, reason = self.search.outcome(number)
+        words = {"reason": reason} if reason else {}
+        write_status(trial_folder(self.folder, number), state=state, **words)
+        self.progress.board.ended(number, state, reason)
+        if state == "waiting":
+            return
         keep = self._to_keep()
         thin_checkpoints(self.folder, (self._kept - keep) | {number}, keep)
         self._kept = keep

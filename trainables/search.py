@@ -5,9 +5,10 @@ functions of (seed, journal), so resuming is opening the journal again, and a se
 on exactly as it would have (with several trials at a time: as far as they report in the same order). One process at a
 time may write: the caller holds the sweep's lease. Optuna's dashboard and importance can read along.
 
-How a trial ends, as Optuna knows it and as it is shown to the sampler (`proposals.as_sampled`):
+How a trial stands, as Optuna knows it and as it is shown to the sampler (`proposals.as_sampled`):
 
   finished   COMPLETE, its best value
+  waiting    RUNNING still, with `waits`: at a rung, until it goes on or is pruned
   pruned     PRUNED, the value of its last report; `stop_reason`
   diverged   PRUNED, `diverged: true`, with what it reported before; no value is made up for the record (NaN cannot be
              told to Optuna), the sampler is shown a trial worse than all others
@@ -17,7 +18,7 @@ How a trial ends, as Optuna knows it and as it is shown to the sampler (`proposa
 import json
 import math
 import re
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,19 +38,20 @@ from posesweep.trainables.proposals import (
     Point,
     decoded,
     encoded,
+    is_waiting,
     merit,
     point,
     propose,
     sampler_arguments,
 )
-from posesweep.trainables.stopping import Early, History, Shown, should_stop
+from posesweep.trainables.stopping import BASELINE, FINALISTS, Early, History, Shown, should_stop, why_it_did_not_go_on
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # one line per proposal and per result otherwise
 
 # This many failed trials and no other that ended: there is no sense in going on. Fewer will do when all failed alike.
 HOPELESS, HOPELESS_ALIKE = 10, 3
 
-State = Literal["running", "finished", "pruned", "diverged", "failed"]
+State = Literal["running", "waiting", "finished", "pruned", "diverged", "failed"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,9 @@ class Search:
         self._ended: list[int] = []
         self._ranked: list[tuple[bool, float, int]] = []
         self._tried: set[Point] = set()
-        self._by_merit: list[tuple[tuple[float, ...], int]] = []  # the ended ones, the best first
+        self._by_merit: list[tuple[tuple[float, ...], int]] = []  # the ended and the waiting ones, the best first
+        self._merits: dict[int, tuple[float, ...]] = {}
+        self._given_up: list[int] = []
         for trial in storage.get_all_trials(study._study_id, deepcopy=False):
             self._take(trial)
 
@@ -106,14 +110,25 @@ class Search:
 
     @property
     def left(self) -> int:
-        """How many trials are still to be run: those that have not ended and those that were not proposed yet."""
-        return self._counts["running"] + max(self.wanted - len(self._cached), 0)
+        """How many trials are still to be run: those that run, those that were not proposed yet, and of those that wait
+        the ones that will be among the finalists."""
+        to_start = max(self.wanted - len(self._cached), 0)
+        return self._counts["running"] + to_start + min(self._finalists_wanted(), self._counts["waiting"])
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no trial is to be run, or none may be."""
+        if self.unfinished():
+            return False
+        if self.budget_ended(self):
+            return not (self._finalists_wanted(1) and self._counts["waiting"])
+        return not self.left
 
     @property
     def hopeless(self) -> bool:
         """Whether several trials have ended and every one of them failed, in the same way or too often: so will the
         others."""
-        if self._counts["failed"] < max(HOPELESS_ALIKE, len(self._ended)):
+        if self._counts["failed"] < max(HOPELESS_ALIKE, len(self._ended) + self._counts["waiting"]):
             return False
         failures = self.failures()
         enough = HOPELESS_ALIKE if len({_alike(reason) for reason in failures.values()}) == 1 else HOPELESS
@@ -128,10 +143,28 @@ class Search:
         self._study.set_user_attr("extended_by", self.wanted - self.sweep.search.trials + trials)
 
     def next_trial(self) -> Proposal | None:
-        """Propose the next trial and record it as running; None when there are as many as wanted, or none may be
-        begun."""
+        """Who is to be trained next, on record as running: one that waits at a rung and may go on, from where it is, or
+        a new one. None when there is nobody, or not before others have come further.
+
+        Once the budget has ended nobody is, but for the best that waits where no trial of the search would be trained
+        to its end at all.
+        """
+        may_begin = not self.budget_ended(self)
+        number = self._shown.promotable() if may_begin else None
+        if number is None and may_begin and (new := self._new_trial()) is not None:
+            return new
+        if number is None and self._finalists_wanted(self.rule.finalists if may_begin else 1):
+            number = self._shown.first_in_line()
+        if number is None:
+            return None
+        self._storage.set_trial_user_attr(self._trial(number)._trial_id, "waits", None)
+        self._retake(number)
+        return self._proposal(self._trial(number))
+
+    def _new_trial(self) -> Proposal | None:
+        """Propose one more; None when there are as many as wanted, or a grid has no more."""
         trials = self._trials()
-        if len(trials) >= self.wanted or self.budget_ended(self):
+        if len(trials) >= self.wanted:
             return None
         best = [number for _, number in self._by_merit[:BEST_IN_SIGHT]]
         at_hand = best if len(best) == BEST_IN_SIGHT else None
@@ -148,18 +181,40 @@ class Search:
         self._take(self._storage.get_trial(trial_id))
         return Proposal(number, values, role)
 
+    def _finalists_wanted(self, finalists: int | None = None) -> int:
+        """How many more trials, the baseline apart, must come to their end for so many; those that run may be some."""
+        baseline = state_of(self._cached[BASELINE]) if self._cached else None
+        under_way = self._counts["finished"] + self._counts["running"] - (baseline in ("finished", "running"))
+        return max((self.rule.finalists if finalists is None else finalists) - under_way, 0)
+
+    @property
+    def waiting(self) -> list[int]:
+        """The numbers of the trials that wait at a rung."""
+        return self._shown.waiting
+
+    def given_up(self) -> list[int]:
+        """The trials that waited and have been stopped for good since this was last asked."""
+        numbers, self._given_up = self._given_up, []
+        return numbers
+
+    def conclude(self) -> None:
+        """Stop for good who still waits, when the search is over. One that only its budget ended may yet go on."""
+        if self.is_over and not self.budget_ended(self):
+            self._give_up(self._shown.waiting)
+
     def proposals(self) -> list[Proposal]:
         """Every trial there is, in order."""
         return [self._proposal(trial) for trial in self._trials()]
 
     def unfinished(self) -> list[Proposal]:
-        """The trials that were proposed and have not ended, in order: to be run again, from their checkpoints."""
-        return [self._proposal(trial) for trial in self._trials() if not trial.state.is_finished()]
+        """The trials that were begun and have neither ended nor wait, in order: to be run again, from their
+        checkpoints."""
+        return [self._proposal(trial) for trial in self._trials() if state_of(trial) == "running"]
 
     def report(self, number: int, epoch: int, value: float) -> str | None:
-        """Record what trial `number` reached after `epoch` epochs; return why it stops here, or None.
+        """Record what trial `number` reached after `epoch` epochs; return why it stops or waits here, or None.
 
-        The stop is in the journal before this returns. An epoch's first report stands: told again (a resumed trial
+        The decision is in the journal before this returns. An epoch's first report stands: told again (a resumed trial
         repeats an epoch), it changes and decides nothing. A value that is not a number ends the trial as diverged.
         """
         trial = self._trial(number)
@@ -172,13 +227,18 @@ class Search:
             self.diverge(number, epoch, reason)
             return reason
         is_last = epoch >= self._epochs_of(trial)
-        stop = None if is_last else should_stop(self.rule, self.history(), number, epoch, self._sign * value)
-        if stop is None:
-            self._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
-            self._take(self._storage.get_trial(trial._trial_id))
+        seen = self._sign * value
+        stop = None if is_last else should_stop(self.rule, self.history(), number, epoch, seen, self.wanted)
+        if stop is not None and stop.for_good:
+            self._end(trial, TrialState.PRUNED, {"stop_reason": stop.reason}, last={epoch: value})
         else:
-            self._end(trial, TrialState.PRUNED, {"stop_reason": stop}, last={epoch: value})
-        return stop
+            if stop is not None:  # first: a search killed between the two must know of the decision
+                waits = {"epoch": epoch, "value": value, "reason": stop.reason}
+                self._storage.set_trial_user_attr(trial._trial_id, "waits", waits)
+            self._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
+            self._retake(number)
+        self._give_up(self._shown.left_behind(self.wanted))
+        return stop.reason if stop is not None else None
 
     def catch_up(self, number: int, rows: Iterable[tuple[int, float | None]]) -> str | None:
         """Report the (epoch, value) of a trial's own metrics file that the journal missed; why it stops, or None.
@@ -223,9 +283,10 @@ class Search:
         return +self._counts
 
     def outcome(self, number: int) -> tuple[State, str]:
-        """How a trial stands, and in words why it ended early; '' where it did not."""
+        """How a trial stands, and in words why it ended early or waits; '' where it does not."""
         trial = self._trial(number)
-        return state_of(trial), trial.user_attrs.get("stop_reason", "")
+        waits = trial.user_attrs.get("waits") or {}
+        return state_of(trial), trial.user_attrs.get("stop_reason", waits.get("reason", ""))
 
     def ended(self) -> list[int]:
         """The numbers of the trials that have ended, in order."""
@@ -239,6 +300,13 @@ class Search:
         """The numbers of the trials that trained to the end, best first."""
         done = [t for t in self._trials() if t.state == TrialState.COMPLETE]
         return [t.number for t in sorted(done, key=lambda t: (-self._sign * t.user_attrs["best"], t.number))]
+
+    def _give_up(self, numbers: Iterable[int]) -> None:
+        """Stop for good trials that wait."""
+        for number in numbers:
+            reason = why_it_did_not_go_on(self.rule, self._shown, number)
+            self._end(self._trial(number), TrialState.PRUNED, {"stop_reason": reason})
+            self._given_up.append(number)
 
     def _end(
         self, trial: FrozenTrial, state: TrialState, attrs: dict[str, Any], last: Mapping[int, float] | None = None
@@ -268,10 +336,14 @@ class Search:
         self._take(self._storage.get_trial(trial._trial_id))
 
     def _carry_out_endings(self) -> None:
-        """End the trial whose end was on record when the search was killed."""
+        """Do what was decided and on record when the search was killed, and decide what it was about to."""
         for trial in self._trials():
             if "ending" in trial.user_attrs and not trial.state.is_finished():
                 self._carry_out(trial)
+            elif (waits := trial.user_attrs.get("waits")) and waits["epoch"] not in trial.intermediate_values:
+                self._storage.set_trial_intermediate_value(trial._trial_id, waits["epoch"], waits["value"])
+                self._retake(trial.number)
+        self._give_up(self._shown.left_behind(self.wanted))
 
     def _summary(self, reports: Mapping[int, float]) -> dict[str, Any]:
         """The attributes every ended trial has: how far it came, and its best report, the earliest of equals."""
@@ -290,27 +362,38 @@ class Search:
     def _trials(self) -> Sequence[FrozenTrial]:
         return self._cached
 
+    def _retake(self, number: int) -> None:
+        """Take a trial as the journal has it now."""
+        self._take(self._storage.get_trial(self._trial(number)._trial_id))
+
     def _take(self, trial: FrozenTrial) -> None:
         """Bring what is at hand up to date with one trial of the journal."""
-        if trial.number == len(self._cached):
+        number = trial.number
+        if number == len(self._cached):
             self._cached.append(trial)
             self._tried.add(point(trial.params))
         else:
-            self._counts[state_of(self._cached[trial.number])] -= 1
-            self._cached[trial.number] = trial
+            self._counts[state_of(self._cached[number])] -= 1
+            self._cached[number] = trial
         self._counts[state_of(trial)] += 1
         if trial.user_attrs.get("diverged"):
-            self._shown.drop(trial.number)
+            self._shown.drop(number)
         else:
             rows = trial.intermediate_values
-            self._shown.put(trial.number, rows if self._sign > 0 else {epoch: -v for epoch, v in rows.items()})
+            self._shown.leave(number)
+            self._shown.put(number, rows if self._sign > 0 else {epoch: -v for epoch, v in rows.items()})
+            if is_waiting(trial) and trial.user_attrs["waits"]["epoch"] in rows:
+                self._shown.wait(number)
+        if number in self._merits:
+            del self._by_merit[bisect_left(self._by_merit, (self._merits.pop(number), number))]
+        if (rank := merit(self.sweep, trial)) != UNRANKED:
+            self._merits[number] = rank
+            insort(self._by_merit, (rank, number))
         if trial.state.is_finished():
-            insort(self._ended, trial.number)
-            if (rank := merit(self.sweep, trial)) != UNRANKED:
-                insort(self._by_merit, (rank, trial.number))
+            insort(self._ended, number)
             if "best" in trial.user_attrs:
                 is_cut_short = trial.state != TrialState.COMPLETE
-                insort(self._ranked, (is_cut_short, -self._sign * trial.user_attrs["best"], trial.number))
+                insort(self._ranked, (is_cut_short, -self._sign * trial.user_attrs["best"], number))
 
     def _trial(self, number: int) -> FrozenTrial:
         return self._trials()[number]
@@ -334,6 +417,8 @@ def state_of(trial: FrozenTrial) -> State:
     """The state in the words of status.json."""
     if trial.user_attrs.get("diverged") and trial.state == TrialState.PRUNED:
         return "diverged"
+    if is_waiting(trial):
+        return "waiting"
     names: dict[TrialState, State] = {
         TrialState.COMPLETE: "finished",
         TrialState.PRUNED: "pruned",
@@ -353,6 +438,7 @@ def rule_of(sweep: Sweep) -> Early:
         startup_trials=early.startup_trials,
         metric=sweep.metric.name,
         goal=sweep.metric.goal,
+        finalists=max(FINALISTS, sweep.confirm.top_k if sweep.confirm is not None else 0),
     )
 
 

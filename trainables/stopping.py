@@ -1,12 +1,18 @@
-"""When a trial is stopped early. Pure functions of the history: the same history gives the same decision, always.
+"""When a trial is stopped early, and when it goes on. Pure functions of the history: the same history gives the same
+decision, always.
 
 A history holds what every trial reported, `{trial number: {epoch: value}}`, higher is better (a metric to be minimised
 is negated by the caller). Nothing else is remembered between two decisions, so a resumed sweep decides as if it had
 never been interrupted.
+
+`asha` and `hyperband` compare trials at rungs. There a trial goes on, waits, or is stopped for good: see `should_stop`,
+and `Shown.promotable` for who of those that wait goes on. A sweep that has begun all its trials lets the best of those
+that wait go on (`Shown.first_in_line`) until FINALISTS were trained to the end besides the baseline.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -17,6 +23,7 @@ Rows = Mapping[int, float]  # {epoch: value}
 History = Mapping[int, Rows]
 
 BASELINE = 0  # the number of the trial that is never stopped
+FINALISTS = 4  # with the baseline five: as many as a rank correlation of a rung with the end needs to say anything
 
 
 @dataclass(frozen=True)
@@ -31,43 +38,123 @@ class Early:
     startup_trials: int = 5
     metric: str = "val/AP"
     goal: Literal["maximize", "minimize"] = "maximize"
+    finalists: int = FINALISTS
 
     def __post_init__(self) -> None:
         assert self.eta > 1, self.eta
         assert self.min_epochs > 0, self.min_epochs
 
 
+@dataclass(frozen=True)
+class Stop:
+    """Why a trial does not go on, in words. One that is not stopped for good waits: it may go on later."""
+
+    reason: str
+    for_good: bool = True
+
+
 class Shown(dict[int, Rows]):
-    """A history that is kept up to date, and beside it what was shown at each rung, so that comparing a trial there
-    costs the same after 10,000 trials as after ten. As a mapping it is the plain history."""
+    """A history that is kept up to date, and beside it what was shown at each rung and who waits there, so that a
+    decision costs the same after 10,000 trials as after ten. As a mapping it is the plain history."""
 
     def __init__(self, rule: Early) -> None:
         super().__init__()
         self._rule = rule
-        self._columns: dict[tuple[int, int], _Column] = {}
+        self._columns: dict[Place, _Column] = {}
+        self._lines: dict[Place, list[tuple[float, int]]] = {}  # (-value, number) of those that wait, the best first
+        self._waits: dict[int, Place] = {}
 
     def put(self, number: int, rows: Rows) -> None:
         """All that a trial has reported so far."""
         self[number] = rows
         bracket = self.bracket_of(number)
-        milestones = rungs(_in_bracket(self._rule, bracket))
+        milestones = self._milestones(bracket)
         for rung in range(len(milestones)):
             self._columns.setdefault((bracket, rung), _Column()).put(number, value_at(rows, milestones, rung))
 
     def drop(self, number: int) -> None:
         """A trial that counts for nothing."""
+        self.leave(number)
         self.pop(number, None)
         for column in self._columns.values():
             column.put(number, None)
 
-    def at(self, number: int, rung: int) -> np.ndarray:
-        """What the rivals of trial `number` showed at a rung of its bracket, in no order."""
+    def wait(self, number: int) -> None:
+        """A trial waits at the rung of its last report."""
+        bracket = self.bracket_of(number)
+        milestones = self._milestones(bracket)
+        place = (bracket, _rung_of(max(self[number]), milestones))
+        self.leave(number)
+        self._waits[number] = place
+        insort(self._lines.setdefault(place, []), self._entry(number, place))
+
+    def leave(self, number: int) -> None:
+        """A trial does not wait, or no longer."""
+        place = self._waits.pop(number, None)
+        if place is not None:
+            line = self._lines[place]
+            del line[bisect_left(line, self._entry(number, place))]
+
+    @property
+    def waiting(self) -> list[int]:
+        """The numbers of the trials that wait."""
+        return list(self._waits)
+
+    def promotable(self) -> int | None:
+        """Who goes on now: the best of those that wait at a rung, if it has come to belong to the best 1/eta of all
+        that came this far. The highest rung comes first."""
+        for place in self._places():
+            number = self._lines[place][0][1]
+            value = -self._lines[place][0][0]
+            column = self._columns[place]
+            if _ahead(*column.others(number), number, value) < math.floor(len(column) / self._rule.eta):
+                return number
+        return None
+
+    def first_in_line(self) -> int | None:
+        """The best of those that wait at the highest rung at which any wait."""
+        return next((self._lines[place][0][1] for place in self._places()), None)
+
+    def left_behind(self, trials: int) -> list[int]:
+        """Those that wait in vain by now: in a sweep of `trials` trials no more than those ahead of them will go on."""
+        found = []
+        for place in self._places():
+            numbers, values = self._columns[place].others(BASELINE)
+            room = _room(self._rule, place[1], trials)
+            for minus_value, number in reversed(self._lines[place]):
+                if _ahead(numbers, values, number, -minus_value) < room:
+                    break
+                found.append(number)
+        return found
+
+    def at(self, number: int, rung: int) -> "tuple[np.ndarray, np.ndarray]":
+        """(numbers, values): what the rivals of trial `number` showed at a rung of its bracket, in no order."""
         column = self._columns.get((self.bracket_of(number), rung))
-        return np.empty(0) if column is None else column.without(number)
+        return (np.empty(0, int), np.empty(0)) if column is None else column.others(number)
+
+    def rung_waited_at(self, number: int) -> int:
+        """The rung at which a trial waits."""
+        return self._waits[number][1]
 
     def bracket_of(self, number: int) -> int:
         """0 where there are no brackets."""
         return bracket_of(self._rule, number) if self._rule.type == "hyperband" else 0
+
+    def _milestones(self, bracket: int) -> list[float]:
+        return rungs(_in_bracket(self._rule, bracket))
+
+    def _entry(self, number: int, place: "Place") -> tuple[float, int]:
+        value = value_at(self[number], self._milestones(place[0]), place[1])
+        assert value is not None
+        return -value, number
+
+    def _places(self) -> "Iterator[Place]":
+        """Where any wait, the highest rung first."""
+        held = [place for place, line in self._lines.items() if line]
+        yield from sorted(held, key=lambda place: (-self._milestones(place[0])[place[1]], place))
+
+
+Place = tuple[int, int]  # (bracket, rung)
 
 
 class _Column:
@@ -75,51 +162,57 @@ class _Column:
 
     def __init__(self) -> None:
         self._values = np.empty(64)
-        self._numbers: list[int] = []
+        self._numbers = np.empty(64, int)
         self._place: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._place)
 
     def put(self, number: int, value: float | None) -> None:
         """Set, change or (None) remove the value of a trial."""
-        place, last = self._place.get(number), len(self._numbers)
+        place, last = self._place.get(number), len(self._place)
         if value is None:
             if place is not None:
                 self._values[place], self._numbers[place] = self._values[last - 1], self._numbers[last - 1]
-                self._place[self._numbers[place]] = place
-                del self._place[number], self._numbers[last - 1]
+                self._place[int(self._numbers[place])] = place
+                del self._place[number]
             return
         if place is None:
             if last == len(self._values):
                 self._values = np.concatenate([self._values, np.empty(last)])
+                self._numbers = np.concatenate([self._numbers, np.empty(last, int)])
             self._place[number] = place = last
-            self._numbers.append(number)
+            self._numbers[place] = number
         self._values[place] = value
 
-    def without(self, number: int) -> np.ndarray:
-        """The values of all others."""
-        values = self._values[: len(self._numbers)]
+    def others(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """The (numbers, values) of all but one."""
+        numbers, values = self._numbers[: len(self)], self._values[: len(self)]
         place = self._place.get(number)
-        return values if place is None else np.delete(values, place)
+        return (numbers, values) if place is None else (np.delete(numbers, place), np.delete(values, place))
 
 
-def should_stop(rule: Early, history: History, number: int, epoch: int, value: float) -> str | None:
-    """Why trial `number`, which reports `value` after `epoch` epochs, is stopped, in words; None = it goes on.
+def should_stop(
+    rule: Early, history: History, number: int, epoch: int, value: float, trials: int | None = None
+) -> Stop | None:
+    """Why trial `number`, which reports `value` after `epoch` epochs, does not go on; None = it does.
 
-    `history` is what was reported before; this very report, if it is in there, counts for nothing. The baseline, trial
-    0, is never stopped: the user is told the gain over it, and half a training is nothing to compare with. What it
-    reports counts for the others all the same.
+    `history` is what was reported before; this very report, if it is in there, counts for nothing. `trials` is how many
+    the sweep is to have, None where that is not known. The baseline, trial 0, is never stopped: the user is told the
+    gain over it, and half a training is nothing to compare with. What it reports counts for the others all the same.
     """
     if number == BASELINE:
         return None
     if rule.type == "none" or epoch >= rule.max_epochs:
         return None
     if rule.type == "median":
-        return _median_reason(rule, history, number, epoch, value)
+        return _by_median(rule, history, number, epoch, value)
     if rule.type == "hyperband":
         bracket = bracket_of(rule, number)
         if not isinstance(history, Shown):
             history = {other: rows for other, rows in history.items() if bracket_of(rule, other) == bracket}
         rule = _in_bracket(rule, bracket)
-    return _halving_reason(rule, history, number, epoch, value)
+    return _by_halving(rule, history, number, epoch, value, trials)
 
 
 def rungs(rule: Early) -> list[float]:
@@ -147,39 +240,76 @@ def value_at(rows: Mapping[int, float], milestones: Sequence[float], rung: int) 
     return rows[min(epochs)] if epochs else None
 
 
-def _halving_reason(rule: Early, history: History, number: int, epoch: int, value: float) -> str | None:
+def _by_halving(
+    rule: Early, history: History, number: int, epoch: int, value: float, trials: int | None
+) -> Stop | None:
     """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934, algorithm 2): at a rung the best 1/eta of all
-    that came this far go on, rounded down, but at least one. There, trials wait at a rung until they belong to the
-    best; ours cannot wait, so the best so far goes on. (Ray's AsyncHyperBandScheduler compares with the (1 - 1/eta)
-    quantile of the others: of the first few trials of a sweep nearly all train to the end.)"""
+    that came this far go on, rounded down, the earlier of equals first; the others wait until they belong to the best.
+    (Ray's AsyncHyperBandScheduler has nobody wait: it compares once, and of the first few trials of a sweep, and of a
+    search that gets better and better, nearly all train to the end.)
+
+    One that has too many ahead of it for ever to go on, in a sweep of so many trials, is stopped for good.
+    """
     milestones = rungs(rule)
-    reached = [rung for rung, milestone in enumerate(milestones) if milestone <= epoch]
-    if not reached:
+    rung = _rung_of(epoch, milestones)
+    if rung < 0 or any(milestones[rung] <= earlier < epoch for earlier in history.get(number, {})):
+        return None  # there is nothing to compare, or it was compared at this rung before
+    numbers, values = _shown_at(history, milestones, rung, number)
+    ahead, came = _ahead(numbers, values, number, value), len(numbers) + 1
+    if ahead < math.floor(came / rule.eta):
         return None
-    rung = reached[-1]
-    if any(milestones[rung] <= earlier < epoch for earlier in history.get(number, {})):
-        return None  # it was compared at this rung before
-    shown = _shown_at(history, milestones, rung, number)
-    if not len(shown):
-        return None
-    going = max(math.floor((len(shown) + 1) / rule.eta), 1)
-    if int(np.count_nonzero(np.asarray(shown) > value)) < going:
-        return None
-    cutoff = float(np.sort(shown)[-going])
-    best = f"the best {_share(rule.eta)}" if going > 1 else "the best"
-    compared = _compared(rule, value, cutoff)
-    return f"stopped at epoch {epoch}: {compared}, {best} of the {len(shown) + 1} trials that came this far"
+    rivals = numbers != BASELINE
+    in_vain = trials is not None and _ahead(numbers[rivals], values[rivals], number, value) >= _room(rule, rung, trials)
+    return Stop(_not_among_the_best(rule, epoch, value, values, in_vain), in_vain)
 
 
-def _shown_at(history: History, milestones: Sequence[float], rung: int, number: int) -> Sequence[float] | np.ndarray:
-    """What the trials besides `number` showed at a rung."""
+def why_it_did_not_go_on(rule: Early, shown: Shown, number: int) -> str:
+    """Of a trial that waits, in words, when it is stopped for good."""
+    rule = _in_bracket(rule, shown.bracket_of(number))
+    milestones, rung = rungs(rule), shown.rung_waited_at(number)
+    value = value_at(shown[number], milestones, rung)
+    assert value is not None
+    _, values = shown.at(number, rung)
+    return _not_among_the_best(rule, max(shown[number]), value, values, for_good=True)
+
+
+def _rung_of(epoch: int, milestones: Sequence[float]) -> int:
+    """The last rung that was reached; -1 before the first."""
+    return sum(milestone <= epoch for milestone in milestones) - 1
+
+
+def _ahead(numbers: np.ndarray, values: np.ndarray, number: int, value: float) -> int:
+    """How many of others are before trial `number`: the better ones, and of equals the earlier."""
+    return int(np.count_nonzero((values > value) | ((values == value) & (numbers < number))))
+
+
+def _room(rule: Early, rung: int, trials: int) -> int:
+    """For how many, the baseline apart, there is room beyond a rung: one in eta, and never fewer than the finalists."""
+    return max(rule.finalists, math.floor(trials / rule.eta ** (rung + 1)))
+
+
+def _shown_at(history: History, milestones: Sequence[float], rung: int, number: int) -> "tuple[np.ndarray, np.ndarray]":
+    """(numbers, values) of the trials besides `number` at a rung."""
     if isinstance(history, Shown):
         return history.at(number, rung)
-    at_rung = (value_at(rows, milestones, rung) for other, rows in history.items() if other != number)
-    return [seen for seen in at_rung if seen is not None]
+    at_rung = [(other, value_at(rows, milestones, rung)) for other, rows in history.items() if other != number]
+    seen = [(other, value) for other, value in at_rung if value is not None]
+    return np.array([other for other, _ in seen], int), np.array([value for _, value in seen], float)
 
 
-def _median_reason(rule: Early, history: History, number: int, epoch: int, value: float) -> str | None:
+def _not_among_the_best(rule: Early, epoch: int, value: float, others: np.ndarray, for_good: bool) -> str:
+    """'stopped at epoch 10: val/AP 0.312 is below 0.418, the best third of the 9 trials that came this far'."""
+    came = len(others) + 1
+    going = math.floor(came / rule.eta)
+    what = f"{'stopped' if for_good else 'waits'} at epoch {epoch}"
+    best = float(np.sort(others)[-max(going, 1)]) if len(others) else -math.inf
+    if going == 0 and (not for_good or best < value):
+        return f"{what}: only {came} trial{'s' * (came > 1)} came this far, and one in {rule.eta:g} goes on"
+    whose = f"the best {_share(rule.eta)}" if going > 1 else "the best"
+    return f"{what}: {_compared(rule, value, best)}, {whose} of the {came} trials that came this far"
+
+
+def _by_median(rule: Early, history: History, number: int, epoch: int, value: float) -> Stop | None:
     """The median rule of Vizier (Golovin et al. 2017, section 3.2.2): a trial is stopped when its best value so far is
     below the median of the others' running means up to this epoch. Only trials that came at least as far count."""
     if epoch < rule.min_epochs:
@@ -196,7 +326,7 @@ def _median_reason(rule: Early, history: History, number: int, epoch: int, value
     if best >= median:
         return None
     compared = _compared(rule, best, median)
-    return f"stopped at epoch {epoch}: best {compared}, the median of the {len(means)} trials that came this far"
+    return Stop(f"stopped at epoch {epoch}: best {compared}, the median of the {len(means)} trials that came this far")
 
 
 def bracket_of(rule: Early, number: int) -> int:
@@ -240,9 +370,10 @@ def _compared(rule: Early, value: float, limit: float) -> str:
     """'val/AP 0.312 is below 0.418', in the metric's own sign, with as many digits as tell the two apart."""
     sign = 1 if rule.goal == "maximize" else -1
     digits = 3
-    while f"{value:.{digits}f}" == f"{limit:.{digits}f}" and digits < 12:
+    while value != limit and f"{value:.{digits}f}" == f"{limit:.{digits}f}" and digits < 12:
         digits += 1
-    side = "below" if sign == 1 else "above"
+    below, above = ("below", "above") if sign == 1 else ("above", "below")
+    side = below if value < limit else f"not {above}"  # of equals, the earlier goes first
     return f"{rule.metric} {sign * value:.{digits}f} is {side} {sign * limit:.{digits}f}"
 
 

@@ -113,7 +113,7 @@ def promotion(sweep: Sweep, search: Search, folder: Path, promote: Promote) -> P
     """Whom `--promote` trains longer. SweepError before the search is through, or where nothing can be promoted."""
     if not search.proposals():
         raise SweepError(f"{sweep.name} was never started, so there is nothing to promote; leave --promote out")
-    if search.unfinished() or (search.left and not search.budget_ended(search)):
+    if not search.is_over:
         raise SweepError(f"{sweep.name} has {search.left} trials to run yet; repeat without --promote until it ends")
     if not search.best_finished():
         raise SweepError(f"{sweep.name}: no trial has finished, so there is nothing to promote")
@@ -124,7 +124,7 @@ def promotion(sweep: Sweep, search: Search, folder: Path, promote: Promote) -> P
 
 def run_search(sweep: Sweep, search: Search, folder: Path, trainable: Trainable, slots: Slots) -> None:
     """Train everything the search still wants, as far as the budget goes, and say where that ended it."""
-    if search.unfinished() or (search.left and not search.budget_ended(search)):
+    if not search.is_over or search.waiting:
         with Progress(board_of(search, folder, slots)) as progress:
             run_on_tune(sweep, search, folder, trainable, slots, progress)
     if search.left and (reason := search.budget_ended(search)):
@@ -144,33 +144,33 @@ def extend_by(search: Search, trials: int) -> None:
 
 
 def catch_up(search: Search, folder: Path, metric: str) -> None:
-    """Tell the search what interrupted trials did that it had not heard when it died, and their folders how those
-    ended that it had ended."""
-    for number in search.ended():
-        state, reason = search.outcome(number)
-        if read_status(trial_folder(folder, number)).get("state") != state:
-            write_status(trial_folder(folder, number), state=state, **({"reason": reason} if reason else {}))
+    """Tell the search what interrupted trials did that it had not heard when it died, and their folders how the search
+    has those that do not run."""
     for proposal in search.unfinished():
         rows = metrics_of(folder, proposal.number)
         stopped = search.catch_up(proposal.number, [(row["epoch"], row.get(metric)) for row in rows])
-        if stopped is not None:
-            write_status(trial_folder(folder, proposal.number), state="pruned", reason=stopped)
-        elif read_status(trial_folder(folder, proposal.number)).get("state") == "finished":
+        if stopped is None and read_status(trial_folder(folder, proposal.number)).get("state") == "finished":
             search.finish(proposal.number)  # what it would go on from may be gone already
+    for number in [*search.ended(), *search.waiting]:
+        state, reason = search.outcome(number)
+        if read_status(trial_folder(folder, number)).get("state") != state:
+            write_status(trial_folder(folder, number), state=state, **({"reason": reason} if reason else {}))
 
 
 def opening_line(search: Search, folder: Path) -> str:
     """'horse26: 12 done, 3 go on from epoch 40, 38, 2, 9 to start'."""
     name, counts = search.sweep.name, search.counts()
-    going_on = counts["running"]
-    done = sum(counts.values()) - going_on
-    to_start = search.wanted - done - going_on
-    if not done and not going_on:
+    going_on, waiting = counts["running"], counts["waiting"]
+    done = sum(counts.values()) - going_on - waiting
+    to_start = search.wanted - sum(counts.values())
+    if not sum(counts.values()):
         return f"{name}: {to_start} trials to start; everything goes to {folder}"
     parts = [f"{done} done"]
     if going_on:
         rows = [metrics_of(folder, proposal.number) for proposal in search.unfinished()]
         parts.append(f"{going_on} go on from epoch {', '.join(str(len(r)) for r in rows)}")
+    if waiting:
+        parts.append(f"{waiting} waiting")
     parts.append(f"{to_start} to start" if to_start else "none to start")
     return f"{name}: {', '.join(parts)}"
 
@@ -218,8 +218,9 @@ def run_on_tune(
             f"again (each trial's log.txt says more):\n{summary_of(failures)}"
         )
     orders.carry_out(sweep.name)
-    if search.unfinished() or (search.left and not search.budget_ended(search)):
+    if not search.is_over:
         raise KeyboardInterrupt
+    records.conclude()
 
 
 def goes_on_with_unbegun(orders: Orders, search: Search) -> bool:
@@ -315,7 +316,7 @@ def execute(trainable: Trainable, searcher: Any, folder: Path, slots: Slots, **r
         tune_config=tune.TuneConfig(
             search_alg=Limited(searcher, room_of(slots, run["left"])),
             scheduler=run.get("scheduler"),
-            num_samples=run["left"](),
+            num_samples=-1,  # the searcher says when there are no more
             reuse_actors=slots.workers == 1,
         ),
         run_config=tune.RunConfig(

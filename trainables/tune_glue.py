@@ -6,8 +6,11 @@ halted: nothing is wrong with the trial, but nothing can be saved, so the whole 
 A trial that Tune ends without a word of its own (time budget, Ctrl-C) stays running in the journal, and the next run of
 the sweep takes it up again.
 
-    TuneConfig(search_alg=Limited(searcher, room), scheduler=StudyScheduler(searcher), num_samples=search.left,
+    TuneConfig(search_alg=Limited(searcher, room), scheduler=StudyScheduler(searcher), num_samples=-1,
                reuse_actors=True)
+
+A trial that waits at a rung is over for Tune. When it goes on it is another of Tune's trials, which begins where its
+checkpoint is, like one that was interrupted; the searcher says when there are no more.
 
 `room()` must be what the cluster can run at once: a trial that is proposed and has to wait was proposed knowing less
 than it could have.
@@ -36,22 +39,23 @@ class StudySearcher(Searcher):
         super().__init__()
         self.search = search
         self.orders = orders if orders is not None else Orders()
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}  # of Tune's trials that are under way
         self._interrupted = search.unfinished()
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's config, or FINISHED: there are no more, all have failed so far, or the sweep is to stop."""
+        """The next trial's config; None where there may be one when others have come further; FINISHED where there are
+        no more, all have failed so far, or the sweep is to stop."""
         if self.search.hopeless or self.orders.halt:
             return Searcher.FINISHED
         proposal = self._interrupted.pop(0) if self._interrupted else self.search.next_trial()
         if proposal is None:
-            return Searcher.FINISHED
+            return None if self._numbers else Searcher.FINISHED
         self._numbers[trial_id] = proposal.number
         return config_of(proposal)
 
     def on_trial_complete(self, trial_id: str, result: Result | None = None, error: bool = False) -> None:
-        """Record how the trial ended; one that only stopped running is left for the next run of the sweep."""
-        number = self._numbers[trial_id]
+        """Record how the trial ended; one that waits or only stopped running is left as it is."""
+        number = self._numbers.pop(trial_id)
         if error and number in self.orders.again:
             return  # it stays running: whoever called Tune calls it once more
         if error:
