@@ -103,7 +103,7 @@ class Driver:
             trial_id=id_, config=config, run_metadata=SimpleNamespace(num_failures=0), temporary_state=None
         )
         self.tell("trial", "on_trial_start", trial)
-        for epoch in range(1, EPOCHS + 1):
+        for epoch in range(1 + self.trained(config["number"]), EPOCHS + 1):
             result = {"epoch": epoch, "value": table(config["params"], epoch), "train_s": 1.0, "val_s": 0.1}
             result |= {"val/AP": result["value"], "state": "running" if epoch < EPOCHS else "finished"}
             decision = self.timed("report", self.scheduler.on_trial_result, None, trial, result)
@@ -114,6 +114,10 @@ class Driver:
         self.timed("trial", self.searcher.on_trial_complete, id_, result)
         self.tell("trial", "on_trial_complete", trial)
         self.done["trial"] += 1
+
+    def trained(self, number: int) -> int:
+        """The epochs of a trial that has waited at a rung."""
+        return max(self.search.history().get(number, {}), default=0)
 
     def tell(self, kind: str, event: str, trial: Any, **more: Any) -> None:
         """Call the callbacks."""

@@ -215,24 +215,25 @@ class Trial:
 def run_sweep(sweep: Sweep, landscape: Landscape, nature: Nature, folder: Path) -> list[Trial]:
     """The real search on simulated trainings."""
     search = Search.open(sweep, folder)
-    trials = []
+    trials: dict[int, Trial] = {}
     while (proposal := search.next_trial()) is not None:
+        number, before = proposal.number, trials.get(proposal.number)
         skill = landscape.skill(proposal.params)
-        found, trained = nature.run(proposal.number, skill)
+        found, trained = (before.matches, before.trained) if before is not None else nature.run(number, skill)
         final = keypoint_ap(found)["AP"]
-        curve: dict[int, float] = {}
+        curve = dict(before.curve) if before is not None else {}
         stopped = None
-        for epoch in RUNGS:
+        for epoch in [rung for rung in RUNGS if rung not in curve]:
             behind = true_ap(trained) - true_ap(trained - landscape.lag(proposal.params, epoch))
             jitter = nature.rng.normal(0, 0.01) if epoch < RUNGS[-1] else 0.0
             curve[epoch] = float(np.clip(final - behind + jitter, 0, 1))
-            stopped = search.report(proposal.number, epoch, curve[epoch])
+            stopped = search.report(number, epoch, curve[epoch])
             if stopped:
                 break
         else:
-            search.finish(proposal.number)
-        trials.append(Trial(proposal.number, proposal.params, skill, trained, found, curve, not stopped))
-    return trials
+            search.finish(number)
+        trials[number] = Trial(number, proposal.params, skill, trained, found, curve, not stopped)
+    return list(trials.values())
 
 
 def as_results(sweep: Sweep, trials: Sequence[Trial]) -> SweepResults:

@@ -158,10 +158,22 @@ def eta(board: Board) -> float | None:
     if not board.epochs_timed:
         return None
     left = [epochs_left(board.rule, board.trials[number].epoch, number) for number in sorted(board.running)]
+    left += _finalists_to_come(board)
     to_come = max(board.trials_wanted - len(board.trials), 0)
     each = _epochs_of_a_trial(board) if to_come else 0.0
     pace_s = board.seconds_timed / board.epochs_timed
     return pace_s * max([(sum(left) + to_come * each) / max(board.concurrent, 1), each, *left])
+
+
+def _finalists_to_come(board: Board) -> list[float]:
+    """The epochs of those that wait at a rung and will be trained to the end because too few others were: as if each
+    waited at the last one."""
+    states, rule, baseline = board.states, board.rule, board.trials.get(BASELINE)
+    under_way = states["finished"] + states["running"]
+    if baseline is not None and baseline.state in ("finished", "running"):
+        under_way -= 1
+    count = min(rule.finalists - under_way, states["waiting"])
+    return [rule.max_epochs - rungs(rule)[-1]] * count if count > 0 else []
 
 
 def epochs_left(rule: Early, epoch: int, number: int | None = None) -> float:

@@ -113,16 +113,20 @@ class Search:
         """How many trials are still to be run: those that run, those that were not proposed yet, and of those that wait
         the ones that will be among the finalists."""
         to_start = max(self.wanted - len(self._cached), 0)
-        return self._counts["running"] + to_start + min(self._finalists_wanted(), self._counts["waiting"])
+        going_on = min(self._finalists_wanted(), self._counts["waiting"])
+        return self._counts["running"] + to_start + max(going_on, self._shown.promotable() is not None)
+
+    @property
+    def has_next(self) -> bool:
+        """Whether there is a trial to begin or to go on with, besides those that run."""
+        if self.budget_ended(self):
+            return self._finalists_wanted(1) > 0 and self._counts["waiting"] > 0
+        return self.left > self._counts["running"]
 
     @property
     def is_over(self) -> bool:
-        """Whether no trial is to be run, or none may be."""
-        if self.unfinished():
-            return False
-        if self.budget_ended(self):
-            return not (self._finalists_wanted(1) and self._counts["waiting"])
-        return not self.left
+        """Whether nothing runs and nothing is to be run."""
+        return not self._counts["running"] and not self.has_next
 
     @property
     def hopeless(self) -> bool:
@@ -218,8 +222,8 @@ class Search:
         repeats an epoch), it changes and decides nothing. A value that is not a number ends the trial as diverged.
         """
         trial = self._trial(number)
-        if trial.state.is_finished():
-            return trial.user_attrs.get("stop_reason")
+        if trial.state.is_finished() or is_waiting(trial):
+            return self.outcome(number)[1] or None
         if epoch in trial.intermediate_values:
             return None
         if not math.isfinite(value):
@@ -305,19 +309,22 @@ class Search:
         """Stop for good trials that wait."""
         for number in numbers:
             reason = why_it_did_not_go_on(self.rule, self._shown, number)
-            self._end(self._trial(number), TrialState.PRUNED, {"stop_reason": reason})
+            self._put_ending(self._trial(number), TrialState.PRUNED, {"stop_reason": reason})
             self._given_up.append(number)
 
     def _end(
         self, trial: FrozenTrial, state: TrialState, attrs: dict[str, Any], last: Mapping[int, float] | None = None
     ) -> None:
-        """End a trial after the reports it has and `last`; one that has ended stays as it is.
+        """End a trial after the reports it has and `last`; one that has ended, or waits, stays as it is: what its
+        process still said when it was stopped is no news."""
+        if not trial.state.is_finished() and not is_waiting(trial):
+            self._put_ending(trial, state, attrs, last)
 
-        The whole ending goes to the journal first, in one line. Were a last value written first, a search killed in
-        between could not tell a trial that may go on from one that was never judged.
-        """
-        if trial.state.is_finished():
-            return
+    def _put_ending(
+        self, trial: FrozenTrial, state: TrialState, attrs: dict[str, Any], last: Mapping[int, float] | None = None
+    ) -> None:
+        """The whole ending goes to the journal first, in one line. Were a last value written first, a search killed in
+        between could not tell a trial that may go on from one that was never judged."""
         reports = {**trial.intermediate_values, **(last or {})}
         ending = {"state": state.name, "reports": list((last or {}).items()), "attrs": self._summary(reports) | attrs}
         self._storage.set_trial_user_attr(trial._trial_id, "ending", ending)

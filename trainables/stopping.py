@@ -21,6 +21,7 @@ import numpy as np
 
 Rows = Mapping[int, float]  # {epoch: value}
 History = Mapping[int, Rows]
+Place = tuple[int, int]  # (bracket, rung)
 
 BASELINE = 0  # the number of the trial that is never stopped
 FINALISTS = 4  # with the baseline five: as many as a rank correlation of a rung with the end needs to say anything
@@ -127,7 +128,7 @@ class Shown(dict[int, Rows]):
                 found.append(number)
         return found
 
-    def at(self, number: int, rung: int) -> "tuple[np.ndarray, np.ndarray]":
+    def at(self, number: int, rung: int) -> tuple[np.ndarray, np.ndarray]:
         """(numbers, values): what the rivals of trial `number` showed at a rung of its bracket, in no order."""
         column = self._columns.get((self.bracket_of(number), rung))
         return (np.empty(0, int), np.empty(0)) if column is None else column.others(number)
@@ -143,18 +144,15 @@ class Shown(dict[int, Rows]):
     def _milestones(self, bracket: int) -> list[float]:
         return rungs(_in_bracket(self._rule, bracket))
 
-    def _entry(self, number: int, place: "Place") -> tuple[float, int]:
+    def _entry(self, number: int, place: Place) -> tuple[float, int]:
         value = value_at(self[number], self._milestones(place[0]), place[1])
         assert value is not None
         return -value, number
 
-    def _places(self) -> "Iterator[Place]":
+    def _places(self) -> Iterator[Place]:
         """Where any wait, the highest rung first."""
         held = [place for place, line in self._lines.items() if line]
         yield from sorted(held, key=lambda place: (-self._milestones(place[0])[place[1]], place))
-
-
-Place = tuple[int, int]  # (bracket, rung)
 
 
 class _Column:
@@ -288,7 +286,7 @@ def _room(rule: Early, rung: int, trials: int) -> int:
     return max(rule.finalists, math.floor(trials / rule.eta ** (rung + 1)))
 
 
-def _shown_at(history: History, milestones: Sequence[float], rung: int, number: int) -> "tuple[np.ndarray, np.ndarray]":
+def _shown_at(history: History, milestones: Sequence[float], rung: int, number: int) -> tuple[np.ndarray, np.ndarray]:
     """(numbers, values) of the trials besides `number` at a rung."""
     if isinstance(history, Shown):
         return history.at(number, rung)
@@ -326,7 +324,8 @@ def _by_median(rule: Early, history: History, number: int, epoch: int, value: fl
     if best >= median:
         return None
     compared = _compared(rule, best, median)
-    return Stop(f"stopped at epoch {epoch}: best {compared}, the median of the {len(means)} trials that came this far")
+    others = f"{len(means)} trials" if len(means) > 1 else "one trial"
+    return Stop(f"stopped at epoch {epoch}: best {compared}, the median of the {others} that came this far")
 
 
 def bracket_of(rule: Early, number: int) -> int:

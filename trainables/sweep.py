@@ -228,9 +228,8 @@ def goes_on_with_unbegun(orders: Orders, search: Search) -> bool:
 
     Not where anything else is left: then it was interrupted, which Tune does not tell from an end.
     """
-    unfinished = len(search.unfinished())
-    to_start = search.left > unfinished and not search.budget_ended(search)
-    return bool(orders.again) and unfinished == len(orders.again) and not to_start and not orders.halt
+    only_those = len(search.unfinished()) == len(orders.again) and not search.has_next
+    return bool(orders.again) and only_those and not orders.halt
 
 
 def train_again(sweep: Sweep, search: Search, plan: Plan, folder: Path, trainable: Trainable, slots: Slots) -> None:

@@ -118,6 +118,14 @@ def test_time_from_start_to_end_stands_in_for_a_missing_wall_time(sweep: Path) -
     assert third["train_s"] == 72.0  # added up from metrics.jsonl
 
 
+def test_a_trial_that_waits_at_a_rung_counts_as_stopped_there(sweep: Path) -> None:
+    path = trial_folder(sweep, 6) / "status.json"
+    reason = "waits at epoch 2: only 2 trials came this far, and one in 3 goes on"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"state": "waiting", "reason": reason}))
+    row = read_sweep_folder(sweep).trials.loc[6]
+    assert (row["state"], row["reason"]) == ("pruned", reason)
+
+
 def test_half_a_copy_is_read_as_far_as_it_goes(sweep: Path) -> None:
     for name in ("split.json", "space.json", "sweep.yaml"):
         (sweep / name).unlink()

@@ -39,4 +39,9 @@ def run_sweep(sweep: Sweep, folder: Path, extend: int = 0) -> None:
             state, reason = search.outcome(proposal.number)
             write_status(place, state=state, reason=reason)
         thin_checkpoints(folder, search.ended(), search.best(sweep.keep.checkpoints_of_top))
+    search.conclude()
+    for number in search.given_up():
+        state, reason = search.outcome(number)
+        write_status(trial_folder(folder, number), state=state, reason=reason)
+    thin_checkpoints(folder, search.ended(), search.best(sweep.keep.checkpoints_of_top))
     conclude(folder)

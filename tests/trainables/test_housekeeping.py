@@ -34,6 +34,7 @@ from posesweep.trainables.housekeeping import (
 from posesweep.trainables.overview import overview, overview_text
 from posesweep.trainables.progress import Board
 from posesweep.trainables.search import rule_of
+from posesweep.trainables.status import write_status
 from posesweep.trainables.watch import Watch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,6 +200,15 @@ def test_status_after_the_search_before_its_best_are_trained_again(sweep, tmp_pa
     for folder in (runs[1]["folder"], "promote-30/0001-s101"):
         write_json(sweep / folder / "status.json", {"state": "finished"})
     assert after_the_search(sweep, tmp_path, more) == THROUGH.format("", sweep)
+
+
+def test_status_of_a_search_of_which_trials_still_wait(sweep, tmp_path):
+    write_driver(sweep, doing="mice", wanted=2)
+    assert after_the_search(sweep, tmp_path, "") == THROUGH.format("", sweep)
+    write_status(trial_folder(sweep, 1), state="waiting", reason="waits at epoch 1: only 2 trials came this far")
+    lines = overview_text(overview(sweep)).splitlines()
+    assert lines[0].startswith("mice: 1 of 2 done (1 finished), 1 waiting, best")
+    assert lines[1] == "nobody is at work; the command that started the sweep goes on with it"
 
 
 def test_status_of_a_search_that_the_budget_ended(sweep, tmp_path):

@@ -102,6 +102,21 @@ def test_eta() -> None:
     assert eta(board) == 0
 
 
+def test_eta_knows_of_the_finalists() -> None:
+    """Two wait and nothing runs: the rule wants four to be trained to the end, the baseline apart."""
+    board = board_of(ASHA, wanted=4, concurrent=2)
+    train(board, 0, *[0.1] * 27, seconds=3)
+    board.ended(0, "finished")
+    for number in (1, 2):
+        train(board, number, *[0.1] * 9, seconds=3)
+        board.ended(number, "waiting")
+    train(board, 3, *[0.1] * 3, seconds=3)
+    board.ended(3, "pruned")
+    assert eta(board) == pytest.approx(3 * (18 + 18) / 2)
+    board.ended(2, "pruned")
+    assert eta(board) == pytest.approx(3 * 18)
+
+
 def test_eta_learns_from_what_trials_really_took() -> None:
     board = board_of(ASHA, wanted=16)
     for number in range(15):
@@ -161,6 +176,7 @@ def test_piped_it_says_little_in_plain_lines() -> None:
             told.now += 4.0
             progress.epoch(2, {"epoch": epoch, "val/AP": epoch / 100})
         progress.ended(2, "pruned", reason)
+        progress.ended(2, "waiting", "waits at epoch 9: only 2 trials came this far, and one in 3 goes on")
         progress.board.started(1, {})  # what it did before this run of the sweep
         progress.board.epoch(1, {"epoch": 1, "val/AP": 0.5})
         progress.started(1, {"lr0": 1e-3})
@@ -171,8 +187,10 @@ def test_piped_it_says_little_in_plain_lines() -> None:
         "trial 2: epoch 7/27, val/AP 0.070 (best 0.070)",
         f"trial 2: pruned after 9 epochs, best val/AP 0.090: {reason}",
         "horse26: 1 of 3 done, 0 running, best 0.090 (trial 2)",
+        "trial 2: waits at epoch 9: only 2 trials came this far, and one in 3 goes on",
+        "horse26: 0 of 3 done, 0 running, 1 waiting, best 0.090 (trial 2)",
         "trial 1: goes on after epoch 1  lr0=0.001",
-        "horse26: 1 of 3 done, 1 running, best 0.500 (trial 1)",
+        "horse26: 0 of 3 done, 1 running, 1 waiting, best 0.500 (trial 1)",
     ]
 
 

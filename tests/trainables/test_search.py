@@ -82,6 +82,7 @@ class Driver:
         while proposal := todo.pop(0) if todo else self.search.next_trial():
             self._event()
             self._train(proposal)
+        self.search.conclude()
 
     def _train(self, trial: Proposal) -> None:
         rows = self.disk.setdefault(trial.number, [])
@@ -119,6 +120,7 @@ def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
+AT_ONCE = EarlyTerminate(type="median", min_epochs=1, startup_trials=1)  # nobody waits
 RULES = {
     "asha": EarlyTerminate(type="asha", min_epochs=1, eta=3),
     "hyperband": EarlyTerminate(type="hyperband", min_epochs=1, eta=2),
@@ -265,7 +267,7 @@ def end_of(search: Search, number: int) -> tuple[str, dict[str, Any]]:
 
 
 def test_each_ending_is_told_truthfully(tmp_path: Path) -> None:
-    search = Search.open(sweep_of(), tmp_path)
+    search = Search.open(sweep_of(early_terminate=AT_ONCE), tmp_path)
     for _ in range(6):
         search.next_trial()
     for epoch, value in [(1, 0.3), (2, 0.6), (3, 0.5)]:
@@ -277,7 +279,7 @@ def test_each_ending_is_told_truthfully(tmp_path: Path) -> None:
     )
     assert search._trials()[0].value == 0.6
 
-    reason = "stopped at epoch 1: val/AP 0.200 is below 0.300, the best of the 2 trials that came this far"
+    reason = "stopped at epoch 1: best val/AP 0.200 is below 0.300, the median of the one trial that came this far"
     assert search.report(1, 1, 0.2) == reason
     pruned = {"role": "try_first", "epochs": 1, "best": 0.2, "best_epoch": 1, "stop_reason": reason}
     assert end_of(search, 1) == ("PRUNED", pruned)
@@ -308,7 +310,7 @@ def test_each_ending_is_told_truthfully(tmp_path: Path) -> None:
 
 
 def test_an_epoch_told_again_changes_and_decides_nothing(tmp_path: Path) -> None:
-    search = Search.open(sweep_of(), tmp_path)
+    search = Search.open(sweep_of(early_terminate=AT_ONCE), tmp_path)
     for _ in range(3):
         search.next_trial()
     assert search.report(1, 1, 0.2) is None, "the first at this rung"
@@ -327,10 +329,8 @@ def test_minimize(tmp_path: Path) -> None:
         search.next_trial()
     search.report(0, 1, 0.1)
     search.report(0, 2, 0.05)
-    assert search.report(1, 1, 0.2) == (
-        "stopped at epoch 1: val/NME 0.200 is above 0.100, the best of the 2 trials that came this far"
-    )
-    assert search.report(2, 1, 0.09) is None
+    assert search.report(1, 1, 0.2) == "waits at epoch 1: only 2 trials came this far, and one in 3 goes on"
+    assert search.report(2, 1, 0.09) is None, "the lowest of three"
     search.finish(0)
     assert end_of(search, 0)[1]["best"] == 0.05
     assert search.history() == {0: {1: -0.1, 2: -0.05}, 1: {1: -0.2}, 2: {1: -0.09}}
@@ -340,25 +340,29 @@ def test_searched_epochs(tmp_path: Path) -> None:
     """A trial whose own training is short ends at a rung by finishing, not by being stopped."""
     space = {"epochs": Parameter(kind="categorical", values=(3, 27)), "lr0": SPACE["lr0"]}
     short = {"epochs": 3, "lr0": 1e-3}
-    sweep = sweep_of(parameters=space, fixed={}, baseline={"epochs": 27, "lr0": 1e-3}, try_first=(short,))
+    rule = EarlyTerminate(type="asha", min_epochs=3, eta=3)
+    sweep = sweep_of(
+        parameters=space, fixed={}, baseline={"epochs": 27, "lr0": 1e-3}, try_first=(short,), early_terminate=rule
+    )
     assert rule_of(sweep).max_epochs == 27
     search = Search.open(sweep, tmp_path)
     search.next_trial(), search.next_trial()
     for epoch in (1, 2, 3):
-        search.report(1, epoch, 0.5)
         search.report(0, epoch, 0.9)
-    assert search.report(1, 3, 0.1) is None
+        assert search.report(1, epoch, 0.1) is None
     assert len(search.unfinished()) == 2
 
 
 def run_toy(sweep: Sweep, folder: Path, curve: Callable[[dict[str, Any], int], float]) -> list[dict[str, Any]]:
     search, proposed = Search.open(sweep, folder), []
     while proposal := search.next_trial():
-        proposed.append(proposal.params)
+        if proposal.number == len(proposed):  # no trial that goes on
+            proposed.append(proposal.params)
         for epoch in range(1, 10):
             if search.report(proposal.number, epoch, curve(proposal.params, epoch)):
                 break
-        search.finish(proposal.number)
+        else:
+            search.finish(proposal.number)
     return proposed
 
 
@@ -409,6 +413,121 @@ def test_tpe_keeps_away_from_what_diverged_however_far_it_came(tmp_path: Path) -
         )
         late += [params["x"] > 0.5 for params in run_toy(sweep, tmp_path / str(seed), curve)[25:]]
     assert np.mean(late) < 0.2, "half of them, if nothing were learned"
+
+
+def asha_of(trials: int, **blocks: Any) -> Sweep:
+    """Rungs at 1 and 3 of 9 epochs, of which one in three goes on."""
+    return sweep_of(search=SearchBlock(trials=trials, startup_trials=50, seed=3), **blocks)
+
+
+def test_a_trial_that_waits_goes_on_once_it_belongs_to_the_best(tmp_path: Path) -> None:
+    search = Search.open(asha_of(trials=9), tmp_path)
+    first = [search.next_trial() for _ in range(2)]
+    assert search.report(0, 1, 0.1) is None
+    reason = "waits at epoch 1: only 2 trials came this far, and one in 3 goes on"
+    assert search.report(1, 1, 0.5) == reason
+    assert search.outcome(1) == ("waiting", reason)
+    assert (search.waiting, search.ended(), search.counts()) == ([1], [], {"running": 1, "waiting": 1})
+    assert search.unfinished() == first[:1], "it is not to be run again, yet"
+    search.finish(1)
+    search.fail(1, "its process was ended")
+    assert search.report(1, 2, 0.7) == search.report(1, 3, 0.8) == reason
+    assert search.outcome(1) == ("waiting", reason), "what its process still said when it was stopped is no news"
+    assert search.history()[1] == {1: 0.5}
+
+    third = search.next_trial()
+    assert third is not None
+    assert third.number == 2
+    assert search.report(2, 1, 0.2) == (
+        "waits at epoch 1: val/AP 0.200 is below 0.500, the best of the 3 trials that came this far"
+    )
+    assert search.next_trial() == first[1], "one of three goes on, from where it was"
+    assert search.outcome(1) == ("running", "")
+    again = Search.open(asha_of(trials=9), tmp_path)
+    assert again.unfinished() == first
+    assert again.waiting == [2]
+    assert again.left == 2 + 6 + 1, "running, to be begun, and to be among the finalists"
+    assert again.report(1, 1, 0.5) is None, "told again, it changes nothing"
+    assert again.report(1, 3, 0.6) is not None
+    assert again.report(0, 9, 0.3) is None
+
+
+def test_who_waits_in_vain_is_stopped_for_good_as_soon_as_that_is_certain(tmp_path: Path) -> None:
+    """Of nine trials three go on at the first rung, but there is room for the four finalists."""
+    search = Search.open(asha_of(trials=9), tmp_path)
+    for number in range(6):
+        search.next_trial()
+        search.report(number, 1, number / 10)
+    assert search.outcome(1)[0] == "pruned"
+    assert search.outcome(1)[1] == (
+        "stopped at epoch 1: val/AP 0.100 is below 0.400, the best third of the 6 trials that came this far"
+    )
+    assert search.counts() == {"running": 5, "pruned": 1}, "the others were the best when they came"
+    assert search.given_up() == [1]
+    assert search.given_up() == [], "once"
+
+
+def test_a_short_sweep_trains_its_best_to_the_end_all_the_same(tmp_path: Path) -> None:
+    """Three trials besides the baseline, of which none goes on by its rank while there are others to begin."""
+    search = Search.open(asha_of(trials=4), tmp_path)
+    ended = []
+    while proposal := search.next_trial():
+        for epoch in range(1, 10):
+            if search.report(proposal.number, epoch, (4 - proposal.number) / 10 + epoch / 100):
+                break
+        else:
+            search.finish(proposal.number)
+            ended.append(proposal.number)
+    assert sorted(ended) == [0, 1, 2, 3]
+    assert search.is_over
+    assert search.left == 0
+
+
+def test_the_end_has_finalists_and_nobody_waits(tmp_path: Path) -> None:
+    """Trials that get worse and worse: none after the first few goes on by its rank."""
+    search, begun = Search.open(asha_of(trials=13), tmp_path), []
+    while proposal := search.next_trial():
+        begun.append(proposal.number)
+        for epoch in range(1, 10):
+            if search.report(proposal.number, epoch, (20 - proposal.number) / 100 + epoch / 1000):
+                break
+        else:
+            search.finish(proposal.number)
+        assert not search.is_over or len(search.best_finished()) == 5
+    assert search.best_finished() == [0, 1, 2, 3, 4]
+    assert 4 in begun[begun.index(12) :], "the last of them only when there was nothing more to begin"
+    search.conclude()
+    assert search.counts() == {"finished": 5, "pruned": 8}
+    assert search.waiting == []
+    assert all(search.outcome(n)[1].startswith("stopped at epoch") for n in range(5, 13))
+    assert {t.state for t in search._trials()} == {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+def test_once_the_budget_has_ended_only_a_winner_is_still_wanted(tmp_path: Path) -> None:
+    search = Search.open(asha_of(trials=13), tmp_path)
+    for number in range(4):
+        search.next_trial()
+        search.report(number, 1, 0.5 - number / 10)
+    search.report(0, 9, 0.6)
+    search.finish(0)
+    assert search.waiting == [1, 2, 3]
+    search.budget_ended = lambda search: "no new trial"
+    assert not search.is_over, "only the baseline was trained to its end"
+    going = search.next_trial()
+    assert going is not None
+    assert going.number == 1
+    assert search.next_trial() is None
+    search.report(1, 9, 0.7)
+    search.finish(1)
+    assert search.is_over
+    assert search.next_trial() is None
+    search.conclude()
+    assert search.waiting == [2, 3], "a larger budget goes on with them"
+    search.budget_ended = lambda search: ""
+    assert not search.is_over
+    new = search.next_trial()
+    assert new is not None
+    assert new.number == 4
 
 
 def test_the_sampler_compares_trials_at_their_end(tmp_path: Path) -> None:
@@ -521,8 +640,8 @@ def test_a_report_is_quick_in_a_long_search(tmp_path: Path) -> None:
         sweep_of(**blocks, search=SearchBlock(method="grid", trials=200), early_terminate=RULES["none"]), tmp_path
     )
     while proposal := search.next_trial():
-        search.report(proposal.number, 1, 0.5)
-        search.report(proposal.number, 3, 0.5)
+        for rung in (1, 3, 9, 27):
+            search.report(proposal.number, rung, 0.5)
         search.finish(proposal.number)
     search = Search.open(sweep_of(**blocks, search=SearchBlock(trials=201)), tmp_path)
     search.next_trial()
@@ -597,7 +716,8 @@ def test_beyond_300_trials_the_sampler_sees_the_best_and_the_latest() -> None:
 
 def test_the_sampler_proposes_from_remembered_trials_as_from_a_study_that_optuna_filled(tmp_path: Path) -> None:
     """Running and pruned ones, two groups of parameters, with the constant liar."""
-    search = Search.open(sweep_of(search=SearchBlock(trials=60, startup_trials=5, seed=3)), tmp_path)
+    space = sweep_of(search=SearchBlock(trials=60, startup_trials=5, seed=3), early_terminate=RULES["none"])
+    search = Search.open(space, tmp_path)
     for number in range(40):
         proposal = search.next_trial()
         assert proposal is not None
@@ -611,6 +731,9 @@ def test_the_sampler_proposes_from_remembered_trials_as_from_a_study_that_optuna
     assert {TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING} <= {trial.state for trial in seen}
 
     reference = optuna.create_study(direction="maximize", sampler=proposals._sampler(search.sweep, 40, 0))
+    for trial in seen:  # those that run are shown at what they will have reached; Optuna wants to know when
+        if trial.state == TrialState.COMPLETE:
+            trial.datetime_complete = trial.datetime_complete or trial.datetime_start
     reference.add_trials(seen)
     ours = optuna.create_study(
         direction="maximize", sampler=proposals._sampler(search.sweep, 40, 0), storage=proposals.Remembered(seen)

@@ -126,7 +126,7 @@ def test_tune_is_called_again_for_what_did_not_begin_but_not_after_ctrl_c(interr
             orders.unstarted_again(0)
         for proposal in search.unfinished():
             if proposal.number not in orders.again and not (interrupted and proposal.number == 1):
-                search.report(proposal.number, 1, 0.5)
+                search.report(proposal.number, search.rule.max_epochs, 0.5)
                 search.finish(proposal.number)
 
     monkeypatch.setattr(sweeping, "fit", fit)

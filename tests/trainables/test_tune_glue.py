@@ -62,7 +62,7 @@ def test_trials_come_and_go(tmp_path: Path) -> None:
     tune.start("b")
     assert tune.result("b", epoch=1, value=0.1, state="running")
     tune.searcher.on_trial_complete("b", {"epoch": 1, "value": 0.1, "state": "running", "done": True})
-    assert search.outcome(1)[0] == "pruned"
+    assert search.outcome(1)[0] == "waiting"
 
     tune.start("c")
     assert not tune.result("c", epoch=1, value=None, state="diverged", reason="the loss is nan in epoch 1")
@@ -72,6 +72,38 @@ def test_trials_come_and_go(tmp_path: Path) -> None:
     tune.start("d")
     tune.result("d", epoch=0, state="failed", reason="sigma must be above 0")
     assert search.outcome(3) == ("failed", "sigma must be above 0")
+
+
+def test_a_trial_that_goes_on_is_another_of_tune_s(tmp_path: Path) -> None:
+    search = Search.open(SWEEP, tmp_path)
+    tune = Controller(search)
+    tune.start("a"), tune.start("b")
+    assert not tune.result("a", epoch=1, value=0.1, state="running")
+    assert tune.result("b", epoch=1, value=0.9, state="running")
+    config = tune.start("c")  # "b" has not ended for Tune, and already another of its trials is begun
+    assert tune.result("c", epoch=1, value=0.5, state="running")
+    again = tune.start("d")
+    assert again == tune.trials["b"].config != config
+    tune.searcher.on_trial_complete("b", {"epoch": 1, "value": 0.9, "state": "running", "done": True})
+    assert search.outcome(1) == ("running", ""), "the end of the first of the two does not end it"
+    assert not tune.result("d", epoch=1, value=0.9, state="running"), "what it tells again when it begins"
+    tune.searcher.on_trial_complete("d", {"epoch": 9, "value": 0.95, "state": "finished", "done": True})
+    assert search.outcome(1) == ("finished", "")
+
+
+def test_tune_is_told_to_wait_while_others_may_yet_decide_who_goes_on(tmp_path: Path) -> None:
+    """Told FINISHED, it would never ask again."""
+    search = Search.open(SWEEP, tmp_path)
+    tune, ids = Controller(search), "abcdefgh"
+    assert all(isinstance(tune.start(trial_id), dict) for trial_id in ids)
+    assert tune.start("i") is None
+    for n, trial_id in enumerate(ids):
+        tune.searcher.on_trial_complete(trial_id, {"epoch": 1, "value": 1 - n / 10, "state": "running", "done": True})
+    assert [tune.start(trial_id)["number"] for trial_id in "jklm"] == [1, 2, 3, 4], "the finalists"
+    assert tune.start("n") is None
+    for trial_id in "jklm":
+        tune.searcher.on_trial_complete(trial_id, {"epoch": 9, "value": 0.9, "state": "finished", "done": True})
+    assert tune.start("o") == Searcher.FINISHED
 
 
 def test_a_trial_is_proposed_only_when_there_is_room_for_it(tmp_path: Path) -> None:
@@ -161,14 +193,14 @@ def test_errors_in_one_line(tmp_path: Path, text: str, words: str) -> None:
 def test_what_was_cut_off_comes_first_next_time(tmp_path: Path) -> None:
     tune = Controller(Search.open(SWEEP, tmp_path))
     first = [tune.start(trial_id) for trial_id in "abc"]
-    tune.result("b", epoch=1, value=0.5, state="running")
-    tune.searcher.on_trial_complete("a")  # a pending trial, when the time is up
-    tune.searcher.on_trial_complete("b", {"epoch": 1, "value": 0.5, "state": "running", "done": True})
+    tune.result("a", epoch=1, value=0.5, state="running")
+    tune.searcher.on_trial_complete("b")  # a pending trial, when the time is up
+    tune.searcher.on_trial_complete("a", {"epoch": 1, "value": 0.5, "state": "running", "done": True})
     again = Controller(Search.open(SWEEP, tmp_path))
     assert [again.start(trial_id) for trial_id in "abc"] == first
     configs = [again.start(f"t{n}") for n in range(6)]
     assert [isinstance(config, dict) and config["number"] for config in configs[:5]] == [3, 4, 5, 6, 7]
-    assert configs[5] == Searcher.FINISHED
+    assert configs[5] is None, "there are no more to begin, but those under way may yet have to go on"
 
 
 RUN = """
@@ -208,11 +240,12 @@ ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=Fal
 tune.Tuner(
     train,
     tune_config=tune.TuneConfig(
-        search_alg=searcher, scheduler=StudyScheduler(searcher), num_samples=search.left,
+        search_alg=searcher, scheduler=StudyScheduler(searcher), num_samples=-1,
         max_concurrent_trials=1, reuse_actors=True,
     ),
     run_config=tune.RunConfig(name="tune", storage_path=str(folder / "ray"), verbose=0),
 ).fit()
+search.conclude()
 print("ended", dict(search.counts()))
 """
 
