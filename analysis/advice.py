@@ -152,7 +152,9 @@ def _trials(results: SweepResults) -> list[Advice]:
     """Whether more trials would help; nothing while the search still goes on."""
     search = results.sweep.get("search")
     asked = search.get("trials") if isinstance(search, Mapping) else None
-    if (isinstance(asked, int) and len(results.trials) < asked) or (results.trials["state"] == "running").any():
+    waits = any(status.get("state") == "waiting" for status in results.statuses.values())
+    under_way = waits or bool((results.trials["state"] == "running").any())
+    if (isinstance(asked, int) and len(results.trials) < asked) or under_way:
         return []
     count = len(results.trials.dropna(subset=["value"]))
     more = max(10, round(count / 2))

@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -158,7 +158,7 @@ def read_sweep_folder(folder: Path) -> SweepResults:
         sweep=sweep,
         split=split,
         statuses={trial.number: trial.status for trial in found},
-        notes=tuple(note for note in [*notes, *_state_notes(trials)] if note),
+        notes=tuple(note for note in [*notes, *_state_notes(trials), _waiting_note(found)] if note),
     )
 
 
@@ -398,6 +398,12 @@ def _curve_table(found: list[_Trial]) -> pd.DataFrame:
     table = pd.concat(parts) if parts else pd.DataFrame(columns=list(CURVE_COLUMNS))
     table = table[list(CURVE_COLUMNS)].apply(pd.to_numeric, errors="coerce")
     return table.astype({"trial": int, "epoch": int, "value": float, "loss": float, "lr": float}).reset_index(drop=True)
+
+
+def _waiting_note(found: Sequence[_Trial]) -> str:
+    count = sum(trial.status.get("state") == "waiting" for trial in found)
+    who = "1 trial waits" if count == 1 else f"{count} trials wait"
+    return f"{who} at a rung and may yet go on: the search is not over, or its budget ended it." if count else ""
 
 
 def _state_notes(trials: pd.DataFrame) -> list[str]:

@@ -192,9 +192,7 @@ class EarlyTerminate(Block):
 
     type: Literal["asha", "hyperband", "median", "none"] = "asha"
     min_epochs: int = Field(default=1, ge=1, description="no trial is stopped before")
-    eta: int = Field(
-        default=3, ge=2, description="one trial in eta goes on from each rung; the others wait, or are stopped"
-    )
+    eta: int = Field(default=3, ge=2, description="one trial in eta goes on from each rung")
     startup_trials: int = Field(default=5, ge=0, description="median: finished before any trial is stopped")
 
 

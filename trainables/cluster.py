@@ -36,6 +36,8 @@ RAY_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the sweep folder is the record, not Tune's files
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # they stand in the log and the status of their trial
     "TUNE_GLOBAL_CHECKPOINT_S": str(10**6),
+    # for a trial that was stopped to close its files; Tune gives the next one up if it needs longer, and says nothing
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
     # workers import them while the data are prepared
     "RAY_preload_python_modules": ",".join(
         [

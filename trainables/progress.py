@@ -158,8 +158,9 @@ def eta(board: Board) -> float | None:
     if not board.epochs_timed:
         return None
     left = [epochs_left(board.rule, board.trials[number].epoch, number) for number in sorted(board.running)]
-    left += _finalists_to_come(board)
     to_come = max(board.trials_wanted - len(board.trials), 0)
+    if not to_come:
+        left += _finalists_to_come(board)
     each = _epochs_of_a_trial(board) if to_come else 0.0
     pace_s = board.seconds_timed / board.epochs_timed
     return pace_s * max([(sum(left) + to_come * each) / max(board.concurrent, 1), each, *left])

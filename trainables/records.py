@@ -76,12 +76,6 @@ class Records(tune.Callback):
         self._put_down(number)
         self.progress.ended(number, state, reason)
 
-    def conclude(self) -> None:
-        """The search is over: who still waits is stopped for good."""
-        self.search.conclude()
-        for number in self.search.given_up():
-            self._put_down(number)
-
     def _put_down(self, number: int) -> None:
         """What the search says of a trial that does not run; the weights of one that waits stay."""
         state, reason = self.search.outcome(number)

@@ -119,9 +119,7 @@ class Search:
     @property
     def has_next(self) -> bool:
         """Whether there is a trial to begin or to go on with, besides those that run."""
-        if self.budget_ended(self):
-            return self._finalists_wanted(1) > 0 and self._counts["waiting"] > 0
-        return self.left > self._counts["running"]
+        return self.left > self._counts["running"] and (not self.budget_ended(self) or self._needs_a_winner())
 
     @property
     def is_over(self) -> bool:
@@ -153,14 +151,18 @@ class Search:
         Once the budget has ended nobody is, but for the best that waits where no trial of the search would be trained
         to its end at all.
         """
+        if not self.has_next:
+            return None
         may_begin = not self.budget_ended(self)
         number = self._shown.promotable() if may_begin else None
         if number is None and may_begin and (new := self._new_trial()) is not None:
             return new
-        if number is None and self._finalists_wanted(self.rule.finalists if may_begin else 1):
+        if number is None and (self._finalists_wanted() if may_begin else self._needs_a_winner()):
             number = self._shown.first_in_line()
-        if number is None:
-            return None
+        return self._go_on(number) if number is not None else None
+
+    def _go_on(self, number: int) -> Proposal:
+        """A trial waits no longer."""
         self._storage.set_trial_user_attr(self._trial(number)._trial_id, "waits", None)
         self._retake(number)
         return self._proposal(self._trial(number))
@@ -185,11 +187,17 @@ class Search:
         self._take(self._storage.get_trial(trial_id))
         return Proposal(number, values, role)
 
-    def _finalists_wanted(self, finalists: int | None = None) -> int:
-        """How many more trials, the baseline apart, must come to their end for so many; those that run may be some."""
+    def _finalists_wanted(self) -> int:
+        """How many more trials, the baseline apart, must come to their end; those that run may be some."""
+        return max(self.rule.finalists - self._finalists(), 0)
+
+    def _finalists(self) -> int:
         baseline = state_of(self._cached[BASELINE]) if self._cached else None
-        under_way = self._counts["finished"] + self._counts["running"] - (baseline in ("finished", "running"))
-        return max((self.rule.finalists if finalists is None else finalists) - under_way, 0)
+        return self._counts["finished"] + self._counts["running"] - (baseline in ("finished", "running"))
+
+    def _needs_a_winner(self) -> bool:
+        """Whether no trial but the baseline was trained to its end, or is on the way, while some wait."""
+        return self._finalists() == 0 and self._counts["waiting"] > 0
 
     @property
     def waiting(self) -> list[int]:
@@ -202,8 +210,8 @@ class Search:
         return numbers
 
     def conclude(self) -> None:
-        """Stop for good who still waits, when the search is over. One that only its budget ended may yet go on."""
-        if self.is_over and not self.budget_ended(self):
+        """Stop for good who still waits, when nothing is left. A search that only its budget ended may yet go on."""
+        if not self.left:
             self._give_up(self._shown.waiting)
 
     def proposals(self) -> list[Proposal]:
@@ -242,7 +250,18 @@ class Search:
             self._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
             self._retake(number)
         self._give_up(self._shown.left_behind(self.wanted))
+        if stop is not None and is_waiting(self._trial(number)) and self._is_next(number):
+            self._go_on(number)  # rather than be stopped and begun again
+            return None
         return stop.reason if stop is not None else None
+
+    def _is_next(self, number: int) -> bool:
+        """Whether `next_trial` would give this one, which waits."""
+        if self._shown.first_in_line() != number or self._shown.promotable() is not None:
+            return False
+        if self.budget_ended(self):
+            return self._needs_a_winner()
+        return len(self._cached) >= self.wanted and self._finalists_wanted() > 0
 
     def catch_up(self, number: int, rows: Iterable[tuple[int, float | None]]) -> str | None:
         """Report the (epoch, value) of a trial's own metrics file that the journal missed; why it stops, or None.

@@ -121,7 +121,7 @@ class Shown(dict[int, Rows]):
         found = []
         for place in self._places():
             numbers, values = self._columns[place].others(BASELINE)
-            room = _room(self._rule, place[1], trials)
+            room = _room(self._rule, place[1], trials, len(self._columns[place]))
             for minus_value, number in reversed(self._lines[place]):
                 if _ahead(numbers, values, number, -minus_value) < room:
                     break
@@ -246,7 +246,7 @@ def _by_halving(
     (Ray's AsyncHyperBandScheduler has nobody wait: it compares once, and of the first few trials of a sweep, and of a
     search that gets better and better, nearly all train to the end.)
 
-    One that has too many ahead of it for ever to go on, in a sweep of so many trials, is stopped for good.
+    One that has too many ahead of it to go on in a sweep of so many trials is stopped for good.
     """
     milestones = rungs(rule)
     rung = _rung_of(epoch, milestones)
@@ -256,8 +256,10 @@ def _by_halving(
     ahead, came = _ahead(numbers, values, number, value), len(numbers) + 1
     if ahead < math.floor(came / rule.eta):
         return None
-    rivals = numbers != BASELINE
-    in_vain = trials is not None and _ahead(numbers[rivals], values[rivals], number, value) >= _room(rule, rung, trials)
+    in_vain = False
+    if trials is not None:
+        rivals = numbers != BASELINE
+        in_vain = _ahead(numbers[rivals], values[rivals], number, value) >= _room(rule, rung, trials, came)
     return Stop(_not_among_the_best(rule, epoch, value, values, in_vain), in_vain)
 
 
@@ -281,9 +283,12 @@ def _ahead(numbers: np.ndarray, values: np.ndarray, number: int, value: float) -
     return int(np.count_nonzero((values > value) | ((values == value) & (numbers < number))))
 
 
-def _room(rule: Early, rung: int, trials: int) -> int:
-    """For how many, the baseline apart, there is room beyond a rung: one in eta, and never fewer than the finalists."""
-    return max(rule.finalists, math.floor(trials / rule.eta ** (rung + 1)))
+def _room(rule: Early, rung: int, trials: int, came: int) -> int:
+    """For how many, the baseline apart, there will be room beyond a rung to which `came` have come: one in eta of those
+    that will come, and twice the finalists, of whom some may fail. (Late in a search that gets worse, a few more may
+    come to a higher rung than are reckoned with here.)"""
+    to_come = max(trials / rule.eta**rung, came)
+    return max(2 * rule.finalists, math.floor(to_come / rule.eta))
 
 
 def _shown_at(history: History, milestones: Sequence[float], rung: int, number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from posesweep.trainables import retraining
 from posesweep.trainables.budget import Budget, notes_on_budget
 from posesweep.trainables.cluster import Slots, ray_beside, room_of, trial_resources, without_environments_of_their_own
 from posesweep.trainables.copying import copied
-from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes, spared
+from posesweep.trainables.folder import lease, record_split, record_sweep, refuse_changes, spared, thin_checkpoints
 from posesweep.trainables.housekeeping import Orders, StopAskedError, storage_error, sweep_up
 from posesweep.trainables.preflight import checked_slots
 from posesweep.trainables.progress import Board, Progress
@@ -124,9 +124,10 @@ def promotion(sweep: Sweep, search: Search, folder: Path, promote: Promote) -> P
 
 def run_search(sweep: Sweep, search: Search, folder: Path, trainable: Trainable, slots: Slots) -> None:
     """Train everything the search still wants, as far as the budget goes, and say where that ended it."""
-    if not search.is_over or search.waiting:
+    if not search.is_over:
         with Progress(board_of(search, folder, slots)) as progress:
             run_on_tune(sweep, search, folder, trainable, slots, progress)
+    settle(sweep, search, folder)
     if search.left and (reason := search.budget_ended(search)):
         print(f"note: {reason}", flush=True)
 
@@ -151,6 +152,18 @@ def catch_up(search: Search, folder: Path, metric: str) -> None:
         stopped = search.catch_up(proposal.number, [(row["epoch"], row.get(metric)) for row in rows])
         if stopped is None and read_status(trial_folder(folder, proposal.number)).get("state") == "finished":
             search.finish(proposal.number)  # what it would go on from may be gone already
+    put_down(search, folder)
+
+
+def settle(sweep: Sweep, search: Search, folder: Path) -> None:
+    """Stop for good who still waits where nothing is left to be run, and keep only the weights that are to be kept."""
+    search.conclude()
+    put_down(search, folder)
+    thin_checkpoints(folder, search.ended(), {*search.best(sweep.keep.checkpoints_of_top), *spared(sweep)})
+
+
+def put_down(search: Search, folder: Path) -> None:
+    """Bring the folders of the trials that do not run up to date with the search."""
     for number in [*search.ended(), *search.waiting]:
         state, reason = search.outcome(number)
         if read_status(trial_folder(folder, number)).get("state") != state:
@@ -220,7 +233,9 @@ def run_on_tune(
     orders.carry_out(sweep.name)
     if not search.is_over:
         raise KeyboardInterrupt
-    records.conclude()
+    settle(sweep, search, folder)
+    for number in search.given_up():
+        progress.board.ended(number, *search.outcome(number))
 
 
 def goes_on_with_unbegun(orders: Orders, search: Search) -> bool:

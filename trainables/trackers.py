@@ -29,7 +29,7 @@ from posesweep.search_spaces.space import Sweep
 from posesweep.trainables.status import read_status
 
 BOOK = "track.json"
-ENDED = ("finished", "pruned", "diverged", "failed")
+ENDED = ("waiting", "finished", "pruned", "diverged", "failed")  # one that waits is taken up again if it goes on
 BROKEN = ("diverged", "failed")
 EVERY_S = 3.0  # the folder is looked at
 PATIENCE_S = 60.0  # how long a sweep that has ended waits for its trackers

@@ -149,6 +149,7 @@ def test_while_the_search_goes_on_more_trials_are_no_question() -> None:
     assert "more_trials" not in said(replace(results, sweep=results.sweep | {"search": {"trials": 60}}))
     going = replace(results, trials=results.trials.assign(state=["running", *["finished"] * 19]))
     assert "more_trials" not in said(going)
+    assert "more_trials" not in said(replace(results, statuses=results.statuses | {3: {"state": "waiting"}}))
 
 
 def test_no_winner_no_advice() -> None:

@@ -122,8 +122,10 @@ def test_a_trial_that_waits_at_a_rung_counts_as_stopped_there(sweep: Path) -> No
     path = trial_folder(sweep, 6) / "status.json"
     reason = "waits at epoch 2: only 2 trials came this far, and one in 3 goes on"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"state": "waiting", "reason": reason}))
-    row = read_sweep_folder(sweep).trials.loc[6]
+    results = read_sweep_folder(sweep)
+    row = results.trials.loc[6]
     assert (row["state"], row["reason"]) == ("pruned", reason)
+    assert "1 trial waits at a rung and may yet go on: the search is not over, or its budget ended it." in results.notes
 
 
 def test_half_a_copy_is_read_as_far_as_it_goes(sweep: Path) -> None:

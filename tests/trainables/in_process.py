@@ -9,7 +9,7 @@ from posesweep.trainables.context import in_this_process
 from posesweep.trainables.folder import record_sweep, thin_checkpoints
 from posesweep.trainables.search import Search
 from posesweep.trainables.status import write_status
-from posesweep.trainables.sweep import prepare
+from posesweep.trainables.sweep import prepare, settle
 from posesweep.trainables.tasks import make_config
 from posesweep.trainables.trial import run_trial
 from posesweep.trainables.winner import conclude
@@ -39,9 +39,5 @@ def run_sweep(sweep: Sweep, folder: Path, extend: int = 0) -> None:
             state, reason = search.outcome(proposal.number)
             write_status(place, state=state, reason=reason)
         thin_checkpoints(folder, search.ended(), search.best(sweep.keep.checkpoints_of_top))
-    search.conclude()
-    for number in search.given_up():
-        state, reason = search.outcome(number)
-        write_status(trial_folder(folder, number), state=state, reason=reason)
-    thin_checkpoints(folder, search.ended(), search.best(sweep.keep.checkpoints_of_top))
+    settle(sweep, search, folder)
     conclude(folder)

@@ -59,6 +59,13 @@ def test_asha_lets_about_a_third_through_each_rung():
     assert 0.5 < found.saved < 0.8
 
 
+def test_a_short_sweep_trains_its_finalists_to_the_end():
+    """Of nine trials one would come past both rungs by its rank; the baseline and four others do."""
+    for seed in range(5):
+        assert simulate(plan(ASHA, trials=9, concurrent=3), 9, random.Random(seed)).reached[-1] >= 5
+    assert simulate(plan(ASHA, trials=3, concurrent=3), 3, random.Random(0)).reached == (3, 3, 3)
+
+
 def test_a_search_that_learns_stops_less():
     shares = [forecast(plan(ASHA, trials=40, learns=learns)).reaching[1][1] for learns in (False, True)]
     assert shares[0] < shares[1]
@@ -79,9 +86,9 @@ def test_the_other_rules_stop_trials_too(rule):
 
 
 def test_long_sweeps_cost_in_proportion():
-    short, long = forecast(plan(trials=80)), forecast(plan(trials=800))
+    short, long = forecast(plan(trials=400)), forecast(plan(trials=4000))
     assert long.busy_s.value == pytest.approx(10 * short.busy_s.value)
-    assert long.reaching == ((9, 800.0),)
+    assert long.reaching == ((9, 4000.0),)
 
 
 def test_a_forecast_is_a_range_about_the_mean():

@@ -4,18 +4,26 @@ import io
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from rich.console import Console
 
 from posesweep.files import read_json, trial_folder, write_json
 from posesweep.search_spaces.schema import EarlyTerminate, Keep
 from posesweep.search_spaces.schema import Search as SearchBlock
 from posesweep.search_spaces.space import DataSpec, Parameter, Sweep
+from posesweep.trainables import search as searching
 from posesweep.trainables.cluster import Slots
 from posesweep.trainables.housekeeping import Orders
 from posesweep.trainables.progress import Progress
 from posesweep.trainables.records import Records
 from posesweep.trainables.search import Search
-from posesweep.trainables.sweep import board_of, catch_up, opening_line
+from posesweep.trainables.sweep import board_of, catch_up, opening_line, settle
+
+
+@pytest.fixture(autouse=True)
+def _few_finalists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "FINALISTS", 2)
+
 
 SWEEP = Sweep(
     name="toy",
@@ -76,7 +84,7 @@ def test_weights_stay_while_a_trial_waits_and_go_when_it_is_stopped_for_good(tmp
     assert told.has("last") == [0, 1, 2, 3, 4]
     assert opening_line(told.search, tmp_path) == "toy: 1 done, 4 waiting, 4 to start"
 
-    assert told.train(0.475) == 5, "better than 3 and 4: of nine trials there is room for the four finalists"
+    assert told.train(0.475) == 5, "better than 3 and 4: there is room for two finalists and two more"
     assert told.state(4) == "pruned"
     assert read_json(trial_folder(tmp_path, 4) / "status.json")["reason"].startswith("stopped at epoch 1: val/AP 0.460")
     assert told.has("last") == [0, 1, 2, 3, 5]
@@ -95,8 +103,8 @@ def test_when_the_search_is_over_nobody_waits(tmp_path: Path) -> None:
         number = len(told.search.proposals())
         told.train(*(0.5 - number / 100 + rung for rung in (0.0, 0.1, 0.2)))
     finished = {number for number in range(9) if told.state(number) == "finished"}
-    assert len(finished) == 5
-    told.records.conclude()
+    assert len(finished) == 3
+    settle(SWEEP, told.search, tmp_path)
     assert {told.state(number) for number in set(range(9)) - finished} == {"pruned"}
     assert told.has("last") == told.has("best") == told.search.best(1)
 

@@ -453,16 +453,17 @@ def test_a_trial_that_waits_goes_on_once_it_belongs_to_the_best(tmp_path: Path) 
 
 
 def test_who_waits_in_vain_is_stopped_for_good_as_soon_as_that_is_certain(tmp_path: Path) -> None:
-    """Of nine trials three go on at the first rung, but there is room for the four finalists."""
-    search = Search.open(asha_of(trials=9), tmp_path)
-    for number in range(6):
+    """Of twelve trials four go on at the first rung, but there is room for eight: four finalists, and four more."""
+    search = Search.open(asha_of(trials=12), tmp_path)
+    for number in range(10):
         search.next_trial()
+        assert search.outcome(1 if number > 1 else 0)[0] == ("waiting" if number > 1 else "running")
         search.report(number, 1, number / 10)
     assert search.outcome(1)[0] == "pruned"
     assert search.outcome(1)[1] == (
-        "stopped at epoch 1: val/AP 0.100 is below 0.400, the best third of the 6 trials that came this far"
+        "stopped at epoch 1: val/AP 0.100 is below 0.700, the best third of the 10 trials that came this far"
     )
-    assert search.counts() == {"running": 5, "pruned": 1}, "the others were the best when they came"
+    assert search.counts() == {"running": 9, "pruned": 1}, "the others were the best when they came"
     assert search.given_up() == [1]
     assert search.given_up() == [], "once"
 
@@ -501,6 +502,69 @@ def test_the_end_has_finalists_and_nobody_waits(tmp_path: Path) -> None:
     assert search.waiting == []
     assert all(search.outcome(n)[1].startswith("stopped at epoch") for n in range(5, 13))
     assert {t.state for t in search._trials()} == {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+@pytest.mark.parametrize("how", ["diverge", "fail"])
+def test_finalists_that_do_not_come_to_their_end_are_replaced(tmp_path: Path, how: str) -> None:
+    search = Search.open(asha_of(trials=13), tmp_path)
+    while proposal := search.next_trial():
+        for epoch in range(1, 10):
+            if search.report(proposal.number, epoch, (20 - proposal.number) / 100 + epoch / 1000):
+                break
+            if proposal.number in (1, 2, 4) and epoch == 5:
+                search.fail(proposal.number, "it broke") if how == "fail" else search.diverge(proposal.number, 5, "nan")
+                break
+        else:
+            search.finish(proposal.number)
+    assert search.best_finished() == [0, 3, 5, 6, 7]
+
+
+def test_the_best_that_waits_goes_on_at_once_when_it_would_be_next(tmp_path: Path) -> None:
+    """At the end of a search: to stop it and begin it again would cost a start."""
+    search = Search.open(asha_of(trials=3), tmp_path)
+    for number in range(3):
+        search.next_trial()
+        stopped = search.report(number, 1, 0.5 - number / 10)
+        assert (stopped is None) == (number == 0), "after 1 there was one more to begin; 2 is behind 1, which waits"
+    search.report(0, 3, 0.6)
+    going = search.next_trial()
+    assert going is not None
+    assert going.number == 1
+    assert search.report(1, 3, 0.55) is None, "of two that came this far none goes on by its rank"
+    assert search.outcome(1) == ("running", "")
+    assert Search.open(asha_of(trials=3), tmp_path).waiting == [2]
+    again = search.next_trial()
+    assert again is not None
+    search.budget_ended = lambda search: "no new trial"
+    assert search.report(2, 3, 0.54) is not None, (
+        "1 is on its way to the end, which is enough for a budget that is used"
+    )
+
+
+def test_a_budget_that_the_last_epoch_used_up_leaves_nobody_waiting(tmp_path: Path) -> None:
+    search = Search.open(asha_of(trials=13), tmp_path)
+    while proposal := search.next_trial():
+        for epoch in range(1, 10):
+            if search.report(proposal.number, epoch, (20 - proposal.number) / 100 + epoch / 1000):
+                break
+        else:
+            search.finish(proposal.number)
+    assert len(search.waiting) > 0
+    search.budget_ended = lambda search: "no new trial"
+    assert search.is_over
+    search.conclude()
+    assert search.waiting == []
+
+
+def test_the_budget_is_asked_only_where_there_is_something_to_begin(tmp_path: Path) -> None:
+    """It reads the metrics of all trials, and Tune asks for a trial many times a second while a slot is free."""
+    search, asked = Search.open(asha_of(trials=2, early_terminate=RULES["none"]), tmp_path), []
+    search.budget_ended = lambda search: asked.append(1) or ""
+    for _ in range(2):
+        assert search.next_trial() is not None
+    before = len(asked)
+    assert search.next_trial() is None
+    assert len(asked) == before
 
 
 def test_once_the_budget_has_ended_only_a_winner_is_still_wanted(tmp_path: Path) -> None:

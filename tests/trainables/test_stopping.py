@@ -22,7 +22,7 @@ from posesweep.trainables.stopping import (
     why_it_did_not_go_on,
 )
 
-ASHA = Early("asha", max_epochs=30, min_epochs=1, eta=3)
+ASHA = Early("asha", max_epochs=30, min_epochs=1, eta=3, finalists=2)
 MEDIAN = Early("median", max_epochs=30, min_epochs=2, startup_trials=3)
 
 
@@ -76,7 +76,8 @@ def test_asha_nobody_goes_on_before_a_third_is_one() -> None:
 
 
 def test_asha_stops_for_good_who_can_never_go_on() -> None:
-    """A sweep of 30 trials lets ten go on at the first rung, and three at the second, where there is room for four."""
+    """A sweep of 30 trials lets ten go on at the first rung, and three at the second, where there is room for four: two
+    finalists, and two that may take their places."""
 
     def for_good(history: History, epoch: int, value: float, trials: int | None = 30) -> bool:
         stop = should_stop(ASHA, history, 20, epoch, value, trials)
