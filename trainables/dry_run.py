@@ -36,6 +36,7 @@ from posesweep.trainables.forecast import (
 from posesweep.trainables.preflight import checked_slots
 from posesweep.trainables.progress import duration
 from posesweep.trainables.search import rule_of
+from posesweep.trainables.stopping import most_waiting
 from posesweep.trainables.sweep import prepare
 from posesweep.trainables.timing import Measured, Timed, measure
 from posesweep.trainables.trackers import check_trackers
@@ -206,13 +207,15 @@ def hours_lines(found: Forecast, slots: Slots) -> list[str]:
 
 
 def disk_of(sweep: Sweep, measured: Measured, slots: Slots, stores: int) -> Disk:
-    """Of the largest config everywhere, when all of confirm is trained and not yet thinned out."""
+    """Of the largest config everywhere, when all of confirm is trained and not yet thinned out, and as many trials wait
+    at rungs as may."""
     largest = measured.largest
     best = max(1, largest.config.keep_best) * largest.best_bytes
     trials, again = sweep.search.trials, trainings_to_confirm(sweep)
     kept = min(sweep.keep.checkpoints_of_top, trials) * (largest.last_bytes + best) + again * best
     # the `last` before stays, and new ones of both are written before the old ones go
     running = slots.at_most(max(trials, again)).concurrent * (3 * largest.last_bytes + best + largest.best_bytes)
+    running += most_waiting(rule_of(sweep), trials) * (largest.last_bytes + best)
     return Disk(kept, running, (trials + again) * largest.evidence_bytes, stores)
 
 

@@ -83,6 +83,7 @@ class Records(tune.Callback):
         write_status(trial_folder(self.folder, number), state=state, **words)
         self.progress.board.ended(number, state, reason)
         if state == "waiting":
+            thin_checkpoints(self.folder, {number}, {number})
             return
         keep = self._to_keep()
         thin_checkpoints(self.folder, (self._kept - keep) | {number}, keep)

@@ -291,6 +291,13 @@ def _room(rule: Early, rung: int, trials: int, came: int) -> int:
     return max(2 * rule.finalists, math.floor(to_come / rule.eta))
 
 
+def most_waiting(rule: Early, trials: int) -> int:
+    """How many trials may wait at once: at each rung those for whom there is room, less the one in eta of as many that
+    has gone on by the time that they have come."""
+    rooms = [_room(rule, rung, trials, 0) for rung in range(len(rungs(rule)))]
+    return min(sum(room - math.floor(room / rule.eta) for room in rooms), max(trials - 1, 0))
+
+
 def _shown_at(history: History, milestones: Sequence[float], rung: int, number: int) -> tuple[np.ndarray, np.ndarray]:
     """(numbers, values) of the trials besides `number` at a rung."""
     if isinstance(history, Shown):

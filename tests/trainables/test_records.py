@@ -53,7 +53,7 @@ class Told:
         trial = SimpleNamespace(config={"number": proposal.number, "params": proposal.params, "role": proposal.role})
         trial.run_metadata = SimpleNamespace(num_failures=0)
         self.records.on_trial_start(0, [], trial)
-        for name in ("last", "best"):
+        for name in ("last", "last.old", "best"):
             write_json(trial_folder(self.folder, proposal.number) / name / "state.json", {})
         for epoch, value in zip((1, 3, 9), values, strict=False):
             stopped = self.search.report(proposal.number, epoch, value)
@@ -83,6 +83,8 @@ def test_weights_stay_while_a_trial_waits_and_go_when_it_is_stopped_for_good(tmp
     assert [told.state(number) for number in range(5)] == ["finished", *["waiting"] * 4]
     assert told.has("last") == [0, 1, 2, 3, 4]
     assert opening_line(told.search, tmp_path) == "toy: 1 done, 4 waiting, 4 to start"
+
+    assert told.has("last.old") == []
 
     assert told.train(0.475) == 5, "better than 3 and 4: there is room for two finalists and two more"
     assert told.state(4) == "pruned"

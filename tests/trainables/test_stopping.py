@@ -17,6 +17,7 @@ from posesweep.trainables.stopping import (
     Shown,
     Stop,
     bracket_of,
+    most_waiting,
     rungs,
     should_stop,
     why_it_did_not_go_on,
@@ -103,6 +104,14 @@ def test_asha_decides_at_rungs_only() -> None:
     assert why(ASHA, history, 1, 3, 0.0) == (
         "waits at epoch 3: val/AP 0.000 is below 0.900, the best of the 4 trials that came this far"
     )
+
+
+def test_how_many_may_wait_at_once() -> None:
+    """Rungs 1, 3 and 9 of 27 epochs: of 81 trials 27, 9 and 3 go on; there is always room for two times four."""
+    rule = Early("asha", 27, 1, 3)
+    assert most_waiting(rule, 81) == (27 - 9) + (9 - 3) + (8 - 2)
+    assert most_waiting(rule, 9) == 8, "all but the baseline"
+    assert most_waiting(rule, 1) == most_waiting(Early("median", 27), 81) == 0
 
 
 class Line:
