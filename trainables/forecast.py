@@ -20,7 +20,7 @@ MOST_BY_MEDIAN = 80  # which compares every trial with every other
 LOOKS = 12  # of the median rule at a simulated trial, which in truth looks after every epoch
 # By so many deviations between configs a search improves on its first proposals: what comes late is stopped less. Eight
 # searches of an earlier demo spared 0.23 to 0.45 of their first 18 trials' epochs (0.35 on average), and these 0.27 to
-# 0.54; of the demo as it is now 0.63 is foretold, and two searches spared 0.63 and 0.74.
+# 0.54; of the demo as it is now 0.63 is foretold, and a search spared 0.69.
 LEARNED = (1.0, 4.0)
 EARLY_NOISE = 0.8  # how much an untrained network's score says less of its config than the final one, in the same unit
 TIMING_NOISE = 0.15  # standard deviation of the logarithm of a sweep's pace about what was measured in a minute
