@@ -132,6 +132,25 @@ def test_a_trial_is_told_from_its_files(tmp_path):
     ]
 
 
+def test_the_run_of_a_trial_that_waits_is_closed_and_taken_up_again_when_it_goes_on(tmp_path):
+    """At its first rung a third of a long sweep may wait: so many runs are not held open."""
+    told = Told()
+    follow = telling(tmp_path, told)
+    epoch(tmp_path, 7, 1, 0.25)
+    write_status(trial_folder(tmp_path, 7), state="waiting", reason="waits at epoch 1")
+    follow.tell("trials/0007")
+    write_status(trial_folder(tmp_path, 7), state="running", reason="")
+    follow.tell("trials/0007")
+    epoch(tmp_path, 7, 2, 0.5)
+    follow.tell("trials/0007")
+    write_status(trial_folder(tmp_path, 7), state="finished")
+    follow.tell("trials/0007")
+    assert [call[:2] for call in told.calls] == [
+        *[("begin", ""), ("log", "id-1"), ("end", "id-1")],
+        *[("begin", "id-1"), ("log", "id-1"), ("end", "id-1")],
+    ]
+
+
 def test_a_resumed_sweep_goes_on_in_the_same_run_and_repeats_nothing(tmp_path):
     epoch(tmp_path, 0, 1, 0.25)
     telling(tmp_path, Told()).tell("trials/0000")
