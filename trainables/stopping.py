@@ -64,6 +64,7 @@ class Shown(dict[int, Rows]):
         self._columns: dict[Place, _Column] = {}
         self._lines: dict[Place, list[tuple[float, int]]] = {}  # (-value, number) of those that wait, the best first
         self._waits: dict[int, Place] = {}
+        self._looked_at: dict[Place, int] = {}  # how often what was shown there had changed when it was last looked at
 
     def put(self, number: int, rows: Rows) -> None:
         """All that a trial has reported so far."""
@@ -117,11 +118,16 @@ class Shown(dict[int, Rows]):
         return next((self._lines[place][0][1] for place in self._places()), None)
 
     def left_behind(self, trials: int) -> list[int]:
-        """Those that wait in vain by now: in a sweep of `trials` trials no more than those ahead of them will go on."""
+        """Those that wait in vain since this was last asked: in a sweep of `trials` trials no more than those ahead of
+        them will go on."""
         found = []
         for place in self._places():
-            numbers, values = self._columns[place].others(BASELINE)
-            room = _room(self._rule, place[1], trials, len(self._columns[place]))
+            column = self._columns[place]
+            if self._looked_at.get(place) == column.changes:
+                continue
+            self._looked_at[place] = column.changes
+            numbers, values = column.others(BASELINE)
+            room = _room(self._rule, place[1], trials, len(column))
             for minus_value, number in reversed(self._lines[place]):
                 if _ahead(numbers, values, number, -minus_value) < room:
                     break
@@ -162,6 +168,7 @@ class _Column:
         self._values = np.empty(64)
         self._numbers = np.empty(64, int)
         self._place: dict[int, int] = {}
+        self.changes = 0
 
     def __len__(self) -> int:
         return len(self._place)
@@ -171,6 +178,7 @@ class _Column:
         place, last = self._place.get(number), len(self._place)
         if value is None:
             if place is not None:
+                self.changes += 1
                 self._values[place], self._numbers[place] = self._values[last - 1], self._numbers[last - 1]
                 self._place[int(self._numbers[place])] = place
                 del self._place[number]
@@ -181,7 +189,10 @@ class _Column:
                 self._numbers = np.concatenate([self._numbers, np.empty(last, int)])
             self._place[number] = place = last
             self._numbers[place] = number
+        elif self._values[place] == value:
+            return
         self._values[place] = value
+        self.changes += 1
 
     def others(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """The (numbers, values) of all but one."""

@@ -163,10 +163,14 @@ def test_the_highest_rung_comes_first() -> None:
 def test_who_waits_in_vain_is_named_and_told_why() -> None:
     """A sweep of 15 lets five go on."""
     shown = Line(t0={1: 0.9}, **{f"t{n}": {1: n / 100} for n in range(1, 8)}).shown
-    assert shown.left_behind(15) == [1, 2], "the baseline takes nobody's place"
     assert shown.left_behind(30) == []
+    shown.put(0, {1: 0.95})
+    assert shown.left_behind(15) == [1, 2], "the baseline takes nobody's place"
+    assert shown.left_behind(15) == [], "told once"
+    shown.put(8, {1: 0.5})
+    assert shown.left_behind(15) == [1, 2, 3]
     assert why_it_did_not_go_on(ASHA, shown, 1) == (
-        "stopped at epoch 1: val/AP 0.010 is below 0.070, the best third of the 8 trials that came this far"
+        "stopped at epoch 1: val/AP 0.010 is below 0.070, the best third of the 9 trials that came this far"
     )
     alone = Line(t1={1: 0.5}).shown
     assert why_it_did_not_go_on(ASHA, alone, 1) == (
