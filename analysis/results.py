@@ -65,8 +65,9 @@ class SweepResults:
     """One sweep as found on disk. `notes` says in sentences what is missing or looks wrong.
 
     `trials`: one row per trial, index 0..n-1: trial, role, state, reason, params/<name>..., the metrics of the best
-    epoch (AP, AP50, ...), value (the sweep's own metric there), best_epoch, epochs, wall_s, train_s, val_s, parameters
-    (the network's size), has_evidence. `curves`: one row per trial and epoch: trial, epoch, value, loss, lr.
+    epoch (AP, AP50, ...), value (the sweep's own metric there), best_epoch, epochs, wall_s (in which it was running:
+    not between two runs of the sweep, nor waiting at a rung), train_s, val_s, parameters (the network's size),
+    has_evidence. `curves`: one row per trial and epoch: trial, epoch, value, loss, lr.
     """
 
     folder: Path
@@ -345,7 +346,7 @@ def _trial_row(trial: _Trial) -> dict[str, Any]:
     row |= {"best_epoch": best.get("epoch", status.get("best_epoch")), "epochs": int(status.get("epochs") or written)}
     for name in ("train_s", "val_s"):
         row[name] = cost.get(name, trial.epochs[name].sum() if name in trial.epochs else None)
-    row["wall_s"] = cost.get("wall_s", _wall_s(status))
+    row["wall_s"] = status.get("held_s", _wall_s(status))
     return row | {"parameters": status.get("parameters"), "has_evidence": trial.has_evidence}
 
 
@@ -356,7 +357,7 @@ def _stored_best(status: Mapping[str, Any], metric: str) -> float | None:
 
 
 def _wall_s(status: Mapping[str, Any]) -> float | None:
-    """Seconds from a trial's start to its end; None while it runs."""
+    """Seconds from a trial's start to its end, of one that an older version wrote; None while it runs."""
     times = moments(status)
     return (times[1] - times[0]).total_seconds() if len(times) == 2 else None
 

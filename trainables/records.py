@@ -37,7 +37,7 @@ class Records(tune.Callback):
         """A trial begins, or goes on."""
         number, params, role = (trial.config[name] for name in ("number", "params", "role"))
         fields = {"trial": number, "role": role, "params": params, "state": "running", "reason": ""}
-        write_status(trial_folder(self.folder, number), **fields)
+        write_status(trial_folder(self.folder, number), idle=True, **fields)
         self.progress.started(number, params)
 
     def on_trial_result(
@@ -79,7 +79,7 @@ class Records(tune.Callback):
     def _put_down(self, number: int) -> None:
         """What the search says of a trial that does not run; the weights of one that waits stay."""
         state, reason = self.search.outcome(number)
-        words = {"reason": reason} if reason else {}
+        words: dict[str, Any] = {"reason": reason} if reason else {}
         write_status(trial_folder(self.folder, number), state=state, **words)
         self.progress.board.ended(number, state, reason)
         if state == "waiting":
@@ -182,7 +182,7 @@ class RetrainingRecords(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A training begins, or goes on."""
-        write_status(self._folder_of(trial), **trial.config["status"], state="running", reason="")
+        write_status(self._folder_of(trial), idle=True, **trial.config["status"], state="running", reason="")
         settings = trial.config["params"]
         shown = {name: settings[name] for name in trial.config["status"]["params"]}
         self.progress.started(trial.config["number"], shown)

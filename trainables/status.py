@@ -17,12 +17,18 @@ def read_status(folder: Path) -> dict[str, Any]:
     return read_json(file) if file.is_file() else {}
 
 
-def write_status(folder: Path, **fields: Any) -> None:
-    """Update the named fields of status.json; times are kept here."""
+def write_status(folder: Path, *, idle: bool = False, **fields: Any) -> None:
+    """Update the named fields of status.json. Times are kept here: when the trial was first started and last ended, and
+    in `held_s` for how many seconds it was running, up to `held_until` (Unix time). `idle`: it was not since then, as
+    whatever trained it was gone."""
     status = read_status(folder)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    status.setdefault("started", now)
-    status["ended"] = None if fields.get("state", "running") == "running" else now
+    now = datetime.now(UTC)
+    status.setdefault("started", now.isoformat(timespec="seconds"))
+    status["ended"] = None if fields.get("state", "running") == "running" else now.isoformat(timespec="seconds")
+    held_s = status.get("held_s", 0.0)
+    if status.get("state") == "running" and "held_until" in status and not idle:
+        held_s += max(0.0, now.timestamp() - status["held_until"])  # another machine may have written it
+    status |= {"held_s": round(held_s, 3), "held_until": now.timestamp()}
     write_json(folder / "status.json", status | fields)
 
 

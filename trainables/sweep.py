@@ -167,7 +167,8 @@ def put_down(search: Search, folder: Path) -> None:
     for number in [*search.ended(), *search.waiting]:
         state, reason = search.outcome(number)
         if read_status(trial_folder(folder, number)).get("state") != state:
-            write_status(trial_folder(folder, number), state=state, **({"reason": reason} if reason else {}))
+            words = {"reason": reason} if reason else {}
+            write_status(trial_folder(folder, number), idle=True, state=state, **words)
 
 
 def opening_line(search: Search, folder: Path) -> str:

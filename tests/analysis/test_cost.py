@@ -48,7 +48,7 @@ def test_processors_are_counted_where_the_trial_says_how_many_it_had(tmp_path: P
 
 def test_without_times_nothing_is_made_up(tmp_path: Path) -> None:
     folder = write_fake_sweep(tmp_path, (FakeTrial(0.1, state="running", epochs=0),), objects=4)
-    _status(folder, 0, cost={}, ended=None)
+    _status(folder, 0, cost={}, held_s=None, ended=None)
     numbers = cost(read_sweep_folder(folder))
     assert (numbers.total_s, numbers.saved_s, numbers.saved_share) == (0, 0, None)
 
