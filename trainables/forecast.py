@@ -144,11 +144,9 @@ def simulate(plan: Plan, trials: int, rng: random.Random) -> Simulated:
     now, begun, ended = 0.0, 0, 0  # ended: besides the baseline, at the end of their trainings
     while True:
         while len(events) < plan.concurrent:
-            going = shown.promotable()
+            going = shown.next_up(begun < trials, ended + sum(other != BASELINE for _, other in events))
             if going is None and begun < trials:
                 going, begun = begun, begun + 1
-            elif going is None and ended + sum(other != BASELINE for _, other in events) < plan.rule.finalists:
-                going = shown.first_in_line()
             if going is None:
                 break
             shown.leave(going)

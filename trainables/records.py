@@ -14,7 +14,7 @@ from posesweep.trainables.folder import remove_last, spared, thin_checkpoints
 from posesweep.trainables.housekeeping import Orders
 from posesweep.trainables.progress import Progress
 from posesweep.trainables.search import Search
-from posesweep.trainables.status import read_status, write_status
+from posesweep.trainables.status import read_status, write_outcome, write_status
 from posesweep.trainables.tune_glue import is_over, keep_reason
 
 
@@ -79,8 +79,7 @@ class Records(tune.Callback):
     def _put_down(self, number: int) -> None:
         """What the search says of a trial that does not run; the weights of one that waits stay."""
         state, reason = self.search.outcome(number)
-        words: dict[str, Any] = {"reason": reason} if reason else {}
-        write_status(trial_folder(self.folder, number), state=state, **words)
+        write_outcome(trial_folder(self.folder, number), state, reason)
         self.progress.board.ended(number, state, reason)
         if state == "waiting":
             thin_checkpoints(self.folder, {number}, {number})

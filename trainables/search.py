@@ -151,15 +151,19 @@ class Search:
         Once the budget has ended nobody is, but for the best that waits where no trial of the search would be trained
         to its end at all.
         """
-        if not self.has_next:
-            return None
-        may_begin = not self.budget_ended(self)
-        number = self._shown.promotable() if may_begin else None
-        if number is None and may_begin and (new := self._new_trial()) is not None:
-            return new
-        if number is None and (self._finalists_wanted() if may_begin else self._needs_a_winner()):
-            number = self._shown.first_in_line()
-        return self._go_on(number) if number is not None else None
+        if self.left <= self._counts["running"]:
+            return None  # without asking the budget, which reads the record of every trial
+        is_spent = bool(self.budget_ended(self))
+        number = self._next_up(is_spent)
+        if number is not None:
+            return self._go_on(number)
+        return None if is_spent else self._new_trial()
+
+    def _next_up(self, is_spent: bool) -> int | None:
+        """Who of those that wait goes on now."""
+        if is_spent:
+            return self._shown.first_in_line() if self._needs_a_winner() else None
+        return self._shown.next_up(len(self._cached) < self.wanted, self._finalists())
 
     def _go_on(self, number: int) -> Proposal:
         """A trial waits no longer."""
@@ -250,18 +254,10 @@ class Search:
             self._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
             self._retake(number)
         self._give_up(self._shown.left_behind(self.wanted))
-        if stop is not None and is_waiting(self._trial(number)) and self._is_next(number):
+        if is_waiting(self._trial(number)) and self._next_up(bool(self.budget_ended(self))) == number:
             self._go_on(number)  # rather than be stopped and begun again
             return None
         return stop.reason if stop is not None else None
-
-    def _is_next(self, number: int) -> bool:
-        """Whether `next_trial` would give this one, which waits."""
-        if self._shown.first_in_line() != number or self._shown.promotable() is not None:
-            return False
-        if self.budget_ended(self):
-            return self._needs_a_winner()
-        return len(self._cached) >= self.wanted and self._finalists_wanted() > 0
 
     def catch_up(self, number: int, rows: Iterable[tuple[int, float | None]]) -> str | None:
         """Report the (epoch, value) of a trial's own metrics file that the journal missed; why it stops, or None.

@@ -32,6 +32,12 @@ def write_status(folder: Path, *, idle: bool = False, **fields: Any) -> None:
     write_json(folder / "status.json", status | fields)
 
 
+def write_outcome(folder: Path, state: str, reason: str, *, idle: bool = False) -> None:
+    """How the search has a trial that does not run; without a reason the trial's own words stay."""
+    words: dict[str, Any] = {"reason": reason} if reason else {}
+    write_status(folder, idle=idle, state=state, **words)
+
+
 def versions() -> dict[str, str]:
     """What this trial ran with."""
     found = {"python": platform.python_version()}

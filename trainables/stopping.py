@@ -117,6 +117,13 @@ class Shown(dict[int, Rows]):
         """The best of those that wait at the highest rung at which any wait."""
         return next((self._lines[place][0][1] for place in self._places()), None)
 
+    def next_up(self, are_others_to_begin: bool, finalists: int) -> int | None:
+        """Who of those that wait goes on now. `finalists` trials, the baseline apart, are at their end or under way."""
+        number = self.promotable()
+        if number is None and not are_others_to_begin and finalists < self._rule.finalists:
+            return self.first_in_line()
+        return number
+
     def left_behind(self, trials: int) -> list[int]:
         """Those that wait in vain since this was last asked: in a sweep of `trials` trials no more than those ahead of
         them will go on."""

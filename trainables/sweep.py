@@ -22,7 +22,7 @@ from posesweep.trainables.preflight import checked_slots
 from posesweep.trainables.progress import Board, Progress
 from posesweep.trainables.retraining import Plan, Promote
 from posesweep.trainables.search import Search, longest_training, summary_of
-from posesweep.trainables.status import read_status, write_status
+from posesweep.trainables.status import read_status, write_outcome
 from posesweep.trainables.tasks import find_task, make_config
 from posesweep.trainables.trackers import tracking
 from posesweep.trainables.warm_start import earlier_trials
@@ -152,23 +152,22 @@ def catch_up(search: Search, folder: Path, metric: str) -> None:
         stopped = search.catch_up(proposal.number, [(row["epoch"], row.get(metric)) for row in rows])
         if stopped is None and read_status(trial_folder(folder, proposal.number)).get("state") == "finished":
             search.finish(proposal.number)  # what it would go on from may be gone already
-    put_down(search, folder)
+    write_outcomes(search, folder)
 
 
 def settle(sweep: Sweep, search: Search, folder: Path) -> None:
     """Stop for good who still waits where nothing is left to be run, and keep only the weights that are to be kept."""
     search.conclude()
-    put_down(search, folder)
+    write_outcomes(search, folder)
     thin_checkpoints(folder, search.ended(), {*search.best(sweep.keep.checkpoints_of_top), *spared(sweep)})
 
 
-def put_down(search: Search, folder: Path) -> None:
+def write_outcomes(search: Search, folder: Path) -> None:
     """Bring the folders of the trials that do not run up to date with the search."""
     for number in [*search.ended(), *search.waiting]:
         state, reason = search.outcome(number)
         if read_status(trial_folder(folder, number)).get("state") != state:
-            words = {"reason": reason} if reason else {}
-            write_status(trial_folder(folder, number), idle=True, state=state, **words)
+            write_outcome(trial_folder(folder, number), state, reason, idle=True)
 
 
 def opening_line(search: Search, folder: Path) -> str:
